@@ -1,0 +1,239 @@
+"""What every part shares: item names, model options and the error type.
+
+Nothing here reads command-line flags; `deeplab.flags` turns flags into the
+values of this module.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# The name of the output that holds semantic segmentation.
+OUTPUT_TYPE = 'semantic'
+
+# Keys of a sample, as in the official data generator.
+LABELS_CLASS = 'labels_class'
+IMAGE = 'image'
+HEIGHT = 'height'
+WIDTH = 'width'
+IMAGE_NAME = 'image_name'
+LABEL = 'label'
+ORIGINAL_IMAGE = 'original_image'
+
+# The split that carries no labels.
+TEST_SET = 'test'
+
+# File written beside checkpoints; see ModelOptions.to_json.
+MODEL_OPTIONS_FILE = 'model_options.json'
+
+
+class InputError(ValueError):
+  """The user's input is at fault: the message alone says what and the cure.
+
+  The command-line scripts print it without a traceback and exit with 1.
+  """
+
+
+def _check(condition, message):
+  if not condition:
+    raise InputError(message)
+
+
+def _check_size(name, value):
+  """[height, width], both positive."""
+  _check(
+    value is None or (len(value) == 2 and all(side > 0 for side in value)),
+    f'{name} must be two positive integers, height and width. '
+    f'Received: {name}={value}.',
+  )
+
+
+def _validate(options):
+  """Raises InputError where a value of ModelOptions cannot be built."""
+  _check(
+    options.outputs_to_num_classes
+    and all(n >= 1 for n in options.outputs_to_num_classes.values()),
+    'outputs_to_num_classes must name at least one output with one class or '
+    f'more. Received: {dict(options.outputs_to_num_classes or {})}.',
+  )
+  for name in (
+    'crop_size',
+    'image_pooling_crop_size',
+    'image_pooling_stride',
+  ):
+    _check_size(name, getattr(options, name))
+  _check(
+    options.merge_method in ('max', 'avg'),
+    "merge_method must be 'max' or 'avg'. Received: "
+    f'{options.merge_method!r}.',
+  )
+  _check(
+    options.output_stride > 0,
+    f'output_stride must be positive. Received: {options.output_stride}.',
+  )
+  for name in ('atrous_rates', 'multi_grid', 'decoder_output_stride'):
+    value = getattr(options, name)
+    _check(
+      value is None or all(isinstance(v, int) and v > 0 for v in value),
+      f'{name} must hold positive integers. Received: {value}.',
+    )
+  decoder = options.decoder_output_stride
+  _check(
+    not decoder or sorted(decoder, reverse=True) == list(decoder),
+    'decoder_output_stride must be in descending order. '
+    f'Received: {decoder}.',
+  )
+  _check(
+    options.depth_multiplier > 0,
+    f'depth_multiplier must be positive. Received: '
+    f'{options.depth_multiplier}.',
+  )
+  _check(
+    options.resnet_root_convs in (2, 3),
+    'resnet_root_convs must be 2 or 3. Received: '
+    f'{options.resnet_root_convs}.',
+  )
+  _check_head(options)
+
+
+def _check_head(options):
+  """The options of the ASPP, the decoder and the logits fit together."""
+  if options.aspp_with_batch_norm or not options.atrous_rates:
+    _check(
+      options.logits_kernel_size == 1,
+      'logits_kernel_size must be 1 unless aspp_with_batch_norm is false and '
+      'atrous_rates are given (the DeepLab v2 head). Received: '
+      f'{options.logits_kernel_size}.',
+    )
+  if options.decoder_output_is_logits:
+    _check(
+      bool(options.decoder_output_stride),
+      'decoder_output_is_logits needs decoder_output_stride.',
+    )
+    for output, classes in options.outputs_to_num_classes.items():
+      _check(
+        options.decoder_filters == classes,
+        'decoder_output_is_logits needs decoder_filters equal to the number '
+        f'of classes. Received: decoder_filters={options.decoder_filters}, '
+        f'{classes} classes of output {output!r}.',
+      )
+  weights = options.label_weights
+  if weights is not None:
+    for output, classes in options.outputs_to_num_classes.items():
+      _check(
+        len(weights) == classes,
+        f'label_weights must hold one weight for each of the {classes} '
+        f'classes of output {output!r}. Received: {len(weights)} weights.',
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions:
+  """Everything a DeepLab network depends on.
+
+  Field names and defaults are the official ones; the fields after the blank
+  comment line are additions of this port. Sizes are [height, width].
+
+  Attributes:
+    outputs_to_num_classes: number of classes of each output, for example
+      {'semantic': 21}.
+    crop_size: size of the images that the network takes, or None for any
+      (image pooling is then a global mean).
+    atrous_rates: rates of the ASPP branches, None for none.
+    output_stride: ratio of input to backbone output resolution.
+    merge_method: 'max' or 'avg' over the scales of an image pyramid.
+    add_image_level_feature: whether ASPP has the image pooling branch.
+    image_pooling_crop_size: crop size that sets the pooling window; crop_size
+      if None.
+    image_pooling_stride: stride of the image pooling.
+    aspp_with_batch_norm: False builds the DeepLab v2 head: no projection, the
+      logits of all branches summed.
+    aspp_with_separable_conv: atrous separable convolution in ASPP.
+    multi_grid: unit rates of the last block (ResNet, Xception).
+    decoder_output_stride: output strides of the skip features the decoder
+      refines with, in descending order; None for no decoder.
+    decoder_use_separable_conv: separable convolutions in the decoder.
+    logits_kernel_size: kernel size of the logits convolution.
+    model_variant: name of the backbone.
+    depth_multiplier: channel multiplier of MobileNet.
+    divisible_by: MobileNet channels are rounded to multiples of this.
+    prediction_with_upsampled_logits: argmax after upsampling the logits
+      (True) or before.
+    use_bounded_activation: ReLU6 and clipping in Xception, ASPP and decoder.
+    aspp_with_concat_projection: 1x1 projection after the concatenation.
+    aspp_with_squeeze_and_excitation: the image-level feature gates the ASPP
+      output instead of being concatenated.
+    aspp_convs_filters: channels of each ASPP branch.
+    decoder_use_sum_merge: sum, instead of concatenation, in the decoder.
+    decoder_filters: channels of the decoder.
+    decoder_output_is_logits: the decoder's output is the logits.
+    image_se_uses_qsigmoid: piecewise linear sigmoid in that gate.
+    label_weights: weight of each class in the loss, None for 1.
+    batch_norm_decay: decay of every batch norm's moving statistics; None
+      keeps each network's official value.
+
+    resnet_root_convs: number of 3x3 convolutions (2 or 3) in the stem of the
+      `_beta` ResNets; every published checkpoint has 3.
+  """
+
+  outputs_to_num_classes: Mapping[str, int]
+  crop_size: Sequence[int] | None = None
+  atrous_rates: Sequence[int] | None = None
+  output_stride: int = 8
+  merge_method: str = 'max'
+  add_image_level_feature: bool = True
+  image_pooling_crop_size: Sequence[int] | None = None
+  image_pooling_stride: Sequence[int] = (1, 1)
+  aspp_with_batch_norm: bool = True
+  aspp_with_separable_conv: bool = True
+  multi_grid: Sequence[int] | None = None
+  decoder_output_stride: Sequence[int] | None = None
+  decoder_use_separable_conv: bool = True
+  logits_kernel_size: int = 1
+  model_variant: str = 'mobilenet_v2'
+  depth_multiplier: float = 1.0
+  divisible_by: int | None = None
+  prediction_with_upsampled_logits: bool = True
+  use_bounded_activation: bool = False
+  aspp_with_concat_projection: bool = True
+  aspp_with_squeeze_and_excitation: bool = False
+  aspp_convs_filters: int = 256
+  decoder_use_sum_merge: bool = False
+  decoder_filters: int = 256
+  decoder_output_is_logits: bool = False
+  image_se_uses_qsigmoid: bool = False
+  label_weights: Sequence[float] | None = None
+  batch_norm_decay: float | None = None
+
+  resnet_root_convs: int = 3
+
+  def __post_init__(self):
+    _validate(self)
+
+  def replace(self, **changes) -> 'ModelOptions':
+    """A copy with some fields changed."""
+    return dataclasses.replace(self, **changes)
+
+  def to_dict(self) -> dict[str, Any]:
+    """Field names and plain JSON values."""
+    return json.loads(json.dumps(dataclasses.asdict(self), default=list))
+
+  def to_json(self) -> str:
+    """The text of model_options.json."""
+    return json.dumps(self.to_dict(), indent=2) + '\n'
+
+  @classmethod
+  def from_dict(cls, values: Mapping[str, Any]) -> 'ModelOptions':
+    """Inverse of `to_dict`.
+
+    Raises:
+      InputError: a key is unknown or a value is not acceptable.
+    """
+    known = {field.name for field in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+      raise InputError(f'model options have no field named {unknown}.')
+    if 'outputs_to_num_classes' not in values:
+      raise InputError('model options lack outputs_to_num_classes.')
+    return cls(**values)

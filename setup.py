@@ -1,0 +1,48 @@
+"""Installs the port under the official import names.
+
+The folders keep the official layout (research/, datasets/); the import names
+are deeplab, deeplab.slim and deeplab.datasets, so that no top-level package
+called datasets, slim, nets or research shadows anybody else's.
+"""
+
+import setuptools
+
+_PACKAGE_DIRS = {
+  'deeplab': 'research/deeplab',
+  'deeplab.slim': 'research/slim',
+  'deeplab.datasets': 'datasets',
+}
+
+
+def _packages():
+  """The three roots and every package below them."""
+  names = []
+  for root, folder in _PACKAGE_DIRS.items():
+    names.append(root)
+    names += [f'{root}.{name}' for name in setuptools.find_packages(folder)]
+  return names
+
+
+setuptools.setup(
+  name='deeplab-keras3',
+  version='0.1.0',
+  description='DeepLab v1 to v3+ for TensorFlow 2 and Keras 3',
+  license='Apache-2.0',
+  python_requires='>=3.10',
+  package_dir=_PACKAGE_DIRS,
+  packages=_packages(),
+  install_requires=[
+    'absl-py>=2.1',
+    'keras>=3.10',
+    'numpy>=1.26',
+    'pillow>=10.0',
+    'tensorboard>=2.20',
+    'tensorflow>=2.20',
+    'tensorflow-datasets>=4.9.7',
+    'tqdm>=4.66',
+  ],
+  extras_require={
+    'cuda': ['tensorflow[and-cuda]>=2.20'],
+    'test': ['pytest>=8.0', 'ruff>=0.9'],
+  },
+)
