@@ -1,0 +1,64 @@
+"""The slim vocabulary on Keras 3.
+
+Networks are written as with tf.contrib.slim and build a functional Keras
+graph:
+
+  with slim.arg_scope([slim.conv2d], normalizer_fn=slim.batch_norm):
+    net = slim.conv2d(images, 64, 3, stride=2, scope='conv1_1')
+"""
+
+from deeplab.slim.initializers import (
+  ones_initializer,
+  truncated_normal_initializer,
+  variance_scaling_initializer,
+  xavier_initializer,
+  zeros_initializer,
+)
+from deeplab.slim.layers import (
+  avg_pool2d,
+  batch_norm,
+  conv2d,
+  dropout,
+  function,
+  l2_regularizer,
+  max_pool2d,
+  repeat,
+  separable_conv2d,
+)
+from deeplab.slim.scopes import (
+  add_arg_scope,
+  arg_scope,
+  collect_end_points,
+  collect_named_output,
+  dropout_seed,
+  layer_store,
+  nested_arg_scope,
+  official_name,
+  variable_scope,
+)
+
+__all__ = [
+  'add_arg_scope',
+  'arg_scope',
+  'avg_pool2d',
+  'batch_norm',
+  'collect_end_points',
+  'collect_named_output',
+  'conv2d',
+  'dropout',
+  'dropout_seed',
+  'function',
+  'l2_regularizer',
+  'layer_store',
+  'max_pool2d',
+  'nested_arg_scope',
+  'official_name',
+  'ones_initializer',
+  'repeat',
+  'separable_conv2d',
+  'truncated_normal_initializer',
+  'variable_scope',
+  'variance_scaling_initializer',
+  'xavier_initializer',
+  'zeros_initializer',
+]

@@ -1,10 +1,246 @@
-"""The registry of backbones (being written)."""
+"""The registry of backbones.
 
+Each variant is one entry: how to build it, its batch norm, how pixels are
+scaled, and where the decoder finds its low-level features.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import tensorflow as tf
+
+from deeplab import slim
+from deeplab.common import InputError
+from deeplab.core import resnet_v1_beta, xception
+from deeplab.slim.nets import resnet_utils
+from deeplab.slim.nets.mobilenet import mobilenet_v2
+
+# Mean of the ImageNet training images, red, green, blue.
 _MEAN_RGB = (123.15, 115.90, 103.06)
 
 
+def _subtract_mean(images):
+  return slim.function(lambda x: x - tf.constant(_MEAN_RGB), images)
+
+
+def _zero_mean_unit_range(images):
+  """Maps 0..255 to -1..1."""
+  return (2.0 / 255.0) * images - 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+  """One variant.
+
+  Attributes:
+    build: function (images, options, is_training, weight_decay, decay) ->
+      (features, end points).
+    name_scope: first part of the variables' names.
+    decoder_end_points: {output stride: name of the end point}.
+    batch_norm_decay: official decay of the moving statistics.
+    subtracts_mean: whether pixels are reduced by the ImageNet mean; otherwise
+      they are mapped to -1..1.
+    end_points_have_scope: whether end points are called by full scope names.
+  """
+
+  build: Callable
+  name_scope: str
+  decoder_end_points: Mapping[int, str]
+  batch_norm_decay: float
+  subtracts_mean: bool = False
+  end_points_have_scope: bool = True
+
+  def decoder_end_point(self, output_stride):
+    """The name of the skip feature of that output stride.
+
+    Raises:
+      InputError: there is none.
+    """
+    if output_stride not in self.decoder_end_points:
+      raise InputError(
+        f'{self.name_scope} has decoder features at the output strides '
+        f'{sorted(self.decoder_end_points)}. Received: '
+        f'decoder_output_stride={output_stride}.'
+      )
+    name = self.decoder_end_points[output_stride]
+    return f'{self.name_scope}/{name}' if self.end_points_have_scope else name
+
+
+def _build_resnet(num_layers, is_beta):
+  def build(images, options, is_training, weight_decay, decay):
+    with resnet_utils.resnet_arg_scope(
+      weight_decay=weight_decay,
+      batch_norm_decay=decay,
+      batch_norm_epsilon=1e-5,
+    ):
+      return resnet_v1_beta.resnet_v1_beta(
+        images,
+        num_layers,
+        root_convs=options.resnet_root_convs if is_beta else None,
+        is_training=is_training,
+        output_stride=options.output_stride,
+        multi_grid=options.multi_grid,
+      )
+
+  return build
+
+
+def _build_xception(num_layers):
+  def build(images, options, is_training, weight_decay, decay):
+    with xception.xception_arg_scope(
+      weight_decay=weight_decay,
+      batch_norm_decay=decay,
+      use_bounded_activation=options.use_bounded_activation,
+    ):
+      return xception.xception(
+        images,
+        num_layers,
+        is_training=is_training,
+        output_stride=options.output_stride,
+        multi_grid=options.multi_grid,
+      )
+
+  return build
+
+
+def _build_mobilenet_v2(images, options, is_training, weight_decay, decay):
+  if options.multi_grid:
+    raise InputError(
+      'multi_grid applies to ResNet and Xception, not to mobilenet_v2. '
+      f'Received: multi_grid={list(options.multi_grid)}.'
+    )
+  # Unless told otherwise, channels are rounded to multiples of 8 only at
+  # depth 1, as in the published checkpoints.
+  full_depth = options.depth_multiplier == 1.0
+  with mobilenet_v2.training_scope(
+    is_training=is_training,
+    weight_decay=weight_decay,
+    batch_norm_decay=decay,
+  ):
+    return mobilenet_v2.mobilenet_base(
+      images,
+      depth_multiplier=options.depth_multiplier,
+      divisible_by=options.divisible_by or (8 if full_depth else 1),
+      min_depth=8 if full_depth else 1,
+      final_endpoint='layer_18',
+      output_stride=options.output_stride,
+    )
+
+
+def _resnet(num_layers, is_beta):
+  if num_layers == 18:
+    unit, conv, units = 'lite_bottleneck_v1', 'conv2', (1, 1, 1)
+  else:
+    unit, conv = 'bottleneck_v1', 'conv3'
+    units = (2, 3, 5 if num_layers == 50 else 22)
+  return Backbone(
+    build=_build_resnet(num_layers, is_beta),
+    name_scope=f'resnet_v1_{num_layers}',
+    decoder_end_points={
+      4 * 2**i: f'block{i + 1}/unit_{unit_number}/{unit}/{conv}'
+      for i, unit_number in enumerate(units)
+    },
+    batch_norm_decay=0.95,
+    subtracts_mean=not is_beta,
+  )
+
+
+def _xception(num_layers):
+  blocks = ('entry_flow/block2', 'entry_flow/block3', 'exit_flow/block1')
+  if num_layers == 71:
+    blocks = ('entry_flow/block3', 'entry_flow/block5', 'exit_flow/block1')
+  return Backbone(
+    build=_build_xception(num_layers),
+    name_scope=f'xception_{num_layers}',
+    decoder_end_points={
+      4 * 2**i: f'{block}/unit_1/xception_module/separable_conv2_pointwise'
+      for i, block in enumerate(blocks)
+    },
+    batch_norm_decay=0.9997,
+  )
+
+
+BACKBONES = {
+  'mobilenet_v2': Backbone(
+    build=_build_mobilenet_v2,
+    name_scope='MobilenetV2',
+    decoder_end_points={
+      4: 'layer_4/depthwise_output',
+      8: 'layer_7/depthwise_output',
+      16: 'layer_14/depthwise_output',
+    },
+    batch_norm_decay=0.997,
+    end_points_have_scope=False,
+  ),
+  'resnet_v1_18': _resnet(18, is_beta=False),
+  'resnet_v1_18_beta': _resnet(18, is_beta=True),
+  'resnet_v1_50': _resnet(50, is_beta=False),
+  'resnet_v1_50_beta': _resnet(50, is_beta=True),
+  'resnet_v1_101': _resnet(101, is_beta=False),
+  'resnet_v1_101_beta': _resnet(101, is_beta=True),
+  'xception_41': _xception(41),
+  'xception_65': _xception(65),
+  'xception_71': _xception(71),
+}
+
+
+def get_backbone(model_variant):
+  """The entry of a variant.
+
+  Raises:
+    InputError: there is none of that name.
+  """
+  if model_variant not in BACKBONES:
+    raise InputError(
+      f'model_variant must be one of {", ".join(BACKBONES)}. '
+      f'Received: {model_variant!r}.'
+    )
+  return BACKBONES[model_variant]
+
+
 def mean_pixel(model_variant=None):
-  """Grey level that preprocessing maps to zero, [red, green, blue]."""
-  if model_variant in (None, 'resnet_v1_18', 'resnet_v1_50', 'resnet_v1_101'):
+  """The pixel that becomes zero in the network: what images are padded with.
+
+  Args:
+    model_variant: name of a backbone, or None for the ImageNet mean.
+
+  Returns:
+    [red, green, blue] in 0..255.
+  """
+  if model_variant is None or get_backbone(model_variant).subtracts_mean:
     return list(_MEAN_RGB)
   return [127.5, 127.5, 127.5]
+
+
+def extract_features(
+  images,
+  options,
+  weight_decay=0.0001,
+  is_training=False,
+  fine_tune_batch_norm=False,
+):
+  """Runs the backbone of `options.model_variant`.
+
+  Args:
+    images: float32 [batch, height, width, 3] in 0..255.
+    options: ModelOptions.
+    weight_decay: of the convolution kernels.
+    is_training: whether the network is built for training.
+    fine_tune_batch_norm: whether batch norm then uses batch statistics.
+
+  Returns:
+    Features [batch, height / output_stride, width / output_stride, channels]
+    and a dictionary of end points.
+
+  Raises:
+    InputError: the variant is unknown or cannot be built with these options.
+  """
+  backbone = get_backbone(options.model_variant)
+  scale = _subtract_mean if backbone.subtracts_mean else _zero_mean_unit_range
+  return backbone.build(
+    scale(images),
+    options,
+    is_training=is_training and fine_tune_batch_norm,
+    weight_decay=weight_decay,
+    decay=options.batch_norm_decay or backbone.batch_norm_decay,
+  )

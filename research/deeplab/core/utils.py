@@ -1,0 +1,144 @@
+"""Small pieces that the model and its parts share."""
+
+import keras
+import tensorflow as tf
+
+from deeplab import slim
+
+
+def scale_dimension(dim, scale):
+  """Scales a side so that the corner pixels keep their places.
+
+  Args:
+    dim: integer.
+    scale: factor, for example 1 / output_stride.
+
+  Returns:
+    The integer part of (dim - 1) * scale + 1.
+  """
+  return int((float(dim) - 1.0) * scale + 1.0)
+
+
+def scale_size(size, scale):
+  """`scale_dimension` of height and width.
+
+  Args:
+    size: two integers, or an int32 Keras tensor of shape [2] where the size
+      is only known when the network runs.
+    scale: factor.
+
+  Returns:
+    The same kind as `size`.
+  """
+  if not keras.backend.is_keras_tensor(size):
+    return tuple(scale_dimension(dim, scale) for dim in size)
+  # In float64, like the Python floats above.
+  return slim.function(
+    lambda s: tf.cast((tf.cast(s, tf.float64) - 1.0) * scale + 1.0, tf.int32),
+    size,
+  )
+
+
+def spatial_size(images):
+  """Height and width: two integers where static, else a Keras tensor [2]."""
+  size = images.shape[1:3]
+  if None not in size:
+    return tuple(size)
+  return slim.function(lambda x: tf.shape(x)[1:3], images)
+
+
+def resize_bilinear(images, size):
+  """Bilinear resize with aligned corners.
+
+  Args:
+    images: float32 [batch, height, width, channels].
+    size: [height', width'], integers or a Keras tensor.
+
+  Returns:
+    float32 [batch, height', width', channels].
+  """
+  if keras.backend.is_keras_tensor(size):
+    return slim.function(_resize_bilinear, images, size)
+  size = tuple(size)
+  if tuple(images.shape[1:3]) == size:
+    return images
+  return slim.function(lambda x: _resize_bilinear(x, size), images)
+
+
+def _resize_bilinear(images, size):
+  return tf.raw_ops.ResizeBilinear(images=images, size=size, align_corners=True)
+
+
+def resize_nearest(labels, size):
+  """Nearest-neighbour resize with aligned corners.
+
+  Args:
+    labels: integers [batch, height, width].
+    size: [height', width'], integers or a Keras tensor.
+
+  Returns:
+    The same type, [batch, height', width'].
+  """
+  if keras.backend.is_keras_tensor(size):
+    return slim.function(_resize_nearest, labels, size)
+  return slim.function(lambda x: _resize_nearest(x, tuple(size)), labels)
+
+
+def _resize_nearest(labels, size):
+  resized = tf.raw_ops.ResizeNearestNeighbor(
+    images=labels[..., tf.newaxis], size=size, align_corners=True
+  )
+  return resized[..., 0]
+
+
+def q_sigmoid(inputs):
+  """Piecewise linear sigmoid, relu6(x + 3) / 6 with TensorFlow's constant."""
+  return keras.ops.relu6(inputs + 3) * 0.16667
+
+
+def split_separable_conv2d(
+  inputs,
+  filters,
+  kernel_size=3,
+  rate=1,
+  weight_decay=0.00004,
+  depthwise_weights_initializer_stddev=0.33,
+  pointwise_weights_initializer_stddev=0.06,
+  scope=None,
+):
+  """Depthwise and pointwise convolution with normalisation between them.
+
+  Args:
+    inputs: [batch, height, width, channels].
+    filters: of the pointwise convolution.
+    kernel_size: of the depthwise convolution.
+    rate: atrous rate of the depthwise convolution.
+    weight_decay: of the pointwise kernel; the depthwise one has none.
+    depthwise_weights_initializer_stddev: standard deviation.
+    pointwise_weights_initializer_stddev: standard deviation.
+    scope: name; '_depthwise' and '_pointwise' are appended.
+
+  Returns:
+    [batch, height, width, filters].
+  """
+  net = slim.separable_conv2d(
+    inputs,
+    None,
+    kernel_size,
+    rate=rate,
+    weights_initializer=slim.truncated_normal_initializer(
+      depthwise_weights_initializer_stddev
+    ),
+    weights_regularizer=None,
+    scope=scope + '_depthwise',
+  )
+  return slim.conv2d(
+    net,
+    filters,
+    1,
+    weights_initializer=slim.truncated_normal_initializer(
+      pointwise_weights_initializer_stddev
+    ),
+    weights_regularizer=slim.l2_regularizer(weight_decay),
+    scope=scope + '_pointwise',
+  )

@@ -1,0 +1,112 @@
+"""Evaluates a network on a labelled split, once or as training goes on."""
+
+import json
+import os
+
+import tensorflow as tf
+
+from deeplab import common
+from deeplab.common import InputError
+from deeplab.evaluation import metrics, prediction
+
+# The newest evaluation, beside one miou_<step>.json for each.
+LATEST_FILE = 'miou_latest.json'
+
+
+def evaluate(predict, dataset):
+  """Counts labels against predictions over a whole split.
+
+  Args:
+    predict: images, float32 [batch, height, width, 3] in 0..255, to integer
+      labels [batch, height, width].
+    dataset: a data_generator.Dataset that is neither shuffled nor repeated.
+
+  Returns:
+    A metrics.ConfusionMatrix.
+
+  Raises:
+    InputError: the split has no labels, or something in it is broken.
+  """
+  if not dataset.has_labels:
+    raise InputError(
+      f'--eval_split={dataset.split_name} has no labels to evaluate with. '
+      'Choose another split, or look at its predictions with vis.py.'
+    )
+  matrix = metrics.ConfusionMatrix(dataset.num_of_classes, dataset.ignore_label)
+  for batch in prediction.batches(dataset, 'Evaluating'):
+    matrix.update(
+      batch[common.LABEL],
+      predict(batch[common.IMAGE]),
+      batch[common.IMAGE_NAME],
+    )
+  return matrix
+
+
+def _write_json(values, path):
+  """Writes values so that the file is either whole or not there."""
+  partial = f'{path}.partial'
+  with tf.io.gfile.GFile(partial, 'w') as file:
+    file.write(json.dumps(values, indent=1, allow_nan=False) + '\n')
+  tf.io.gfile.rename(partial, path, overwrite=True)
+
+
+def write_results(matrix, logdir, step, prefix, tag, class_names=None):
+  """Writes an evaluation as JSON files and for TensorBoard.
+
+  Args:
+    matrix: a metrics.ConfusionMatrix.
+    logdir: folder for miou_<step>.json, miou_latest.json and the event file.
+    step: training step of the checkpoint.
+    prefix: the checkpoint.
+    tag: see `metrics.predictions_tag`.
+    class_names: one name for each class, or None.
+
+  Returns:
+    The values written as JSON: those of `metrics.to_dict`, and 'step',
+    'checkpoint', 'tag' and 'scalars' (the official TensorBoard tags, None for
+    NaN).
+  """
+  scalars = metrics.official_scalars(matrix, tag)
+  values = {
+    'step': step,
+    'checkpoint': prefix,
+    'tag': tag,
+    **metrics.to_dict(matrix, class_names),
+    'scalars': {
+      name: None if value != value else value for name, value in scalars.items()
+    },
+  }
+  tf.io.gfile.makedirs(logdir)
+  for name in (f'miou_{step}.json', LATEST_FILE):
+    _write_json(values, os.path.join(logdir, name))
+  writer = tf.summary.create_file_writer(logdir)
+  with writer.as_default(step=step):
+    for name, value in scalars.items():
+      tf.summary.scalar(name, value)
+  writer.close()
+  return values
+
+
+def run(dataset, job, eval_logdir):
+  """Evaluates a checkpoint, or the checkpoints of a training run in turn.
+
+  Prints a table for each and writes it under `eval_logdir`.
+
+  Args:
+    dataset: the data_generator.Dataset to evaluate on.
+    job: a prediction.Job.
+    eval_logdir: see `write_results`.
+
+  Returns:
+    The values of the last evaluation (see `write_results`).
+  """
+  tag = metrics.predictions_tag(job.eval_scales, job.add_flipped_images)
+  class_names = dataset.info.class_names
+  values = None
+  for predictor, step, prefix in job.predictors():
+    matrix = evaluate(predictor, dataset)
+    values = write_results(matrix, eval_logdir, step, prefix, tag, class_names)
+    print(metrics.to_table(matrix, class_names))
+    path = os.path.join(eval_logdir, f'miou_{step}.json')
+    print(f'{tag} of {matrix.num_images} images: {path}', flush=True)
+  return values

@@ -1,0 +1,172 @@
+"""Writes a network's predictions on a split as pictures."""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from deeplab import common
+from deeplab.common import InputError
+from deeplab.datasets.data_generator import RESIZED_HEIGHT, RESIZED_WIDTH
+from deeplab.evaluation import prediction
+from deeplab.utils import save_annotation
+
+# Folders and file names of the official script, and the overlay.
+PREDICTION_FOLDER = 'segmentation_results'
+RAW_PREDICTION_FOLDER = 'raw_segmentation_results'
+IMAGE_FORMAT = '%06d_image'
+PREDICTION_FORMAT = '%06d_prediction'
+OVERLAY_FORMAT = '%06d_overlay'
+
+# The evaluation server of Cityscapes wants these ids instead of 0, 1, 2, ...
+CITYSCAPES_NAME = 'cityscapes'
+CITYSCAPES_EVAL_IDS = (
+  *(7, 8, 11, 12, 13, 17, 19, 20, 21, 22),
+  *(23, 24, 25, 26, 27, 28, 31, 32, 33),
+)
+
+_IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.tif', '.tiff')
+
+
+def raw_name(image_name):
+  """Name, without extension, of the file of an image's raw prediction.
+
+  Args:
+    image_name: name in the record (bytes or str): with or without folders and
+      with or without the extension of an image.
+  """
+  if isinstance(image_name, bytes):
+    image_name = image_name.decode()
+  stem, extension = os.path.splitext(os.path.basename(image_name))
+  # '2007_000.33' has no extension, whatever splitext thinks.
+  return stem if extension.lower() in _IMAGE_EXTENSIONS else stem + extension
+
+
+def _resize(values, size, method):
+  """Resizes [height, width, channels] with aligned corners."""
+  resized = tf.compat.v1.image.resize(
+    values[None], size, method=method, align_corners=True
+  )
+  return resized[0].numpy()
+
+
+def undo_preprocessing(image, labels, resized_size, size):
+  """Takes the padding off, and brings labels back to the file's size.
+
+  Args:
+    image: [crop height, crop width, 3], the network's input.
+    labels: integers [crop height, crop width], its output.
+    resized_size: [height, width] of the image before it was padded.
+    size: [height, width] of the image in the file.
+
+  Returns:
+    (image, labels): uint8 of `resized_size` and integers of `size`.
+  """
+  height, width = resized_size
+  # Whole numbers unless the image was resized; cut off as the original does.
+  image = np.asarray(image[:height, :width]).astype(np.uint8)
+  labels = labels[:height, :width]
+  if tuple(resized_size) != tuple(size):
+    labels = _resize(
+      labels[..., None], size, tf.image.ResizeMethod.NEAREST_NEIGHBOR
+    )[..., 0]
+  return image, labels
+
+
+def _samples(predict, dataset):
+  """Yields (image name, image, labels) of every image of a split."""
+  for batch in prediction.batches(dataset, 'Visualizing'):
+    labels = predict(batch[common.IMAGE])
+    images = batch[common.IMAGE].numpy()
+    for index, name in enumerate(batch[common.IMAGE_NAME]):
+      image, label = undo_preprocessing(
+        images[index],
+        labels[index],
+        (batch[RESIZED_HEIGHT][index], batch[RESIZED_WIDTH][index]),
+        (batch[common.HEIGHT][index], batch[common.WIDTH][index]),
+      )
+      yield name, image, label
+
+
+def _save_pictures(index, image, labels, folder, colormap):
+  """Saves the image, its coloured labels, and both in one."""
+  save_annotation.save_annotation(
+    image, folder, IMAGE_FORMAT % index, add_colormap=False
+  )
+  save_annotation.save_annotation(
+    labels, folder, PREDICTION_FORMAT % index, colormap_type=colormap
+  )
+  if image.shape[:2] != labels.shape:
+    image = _resize(image, labels.shape, tf.image.ResizeMethod.BILINEAR)
+  save_annotation.save_overlay(
+    image, labels, folder, OVERLAY_FORMAT % index, colormap
+  )
+
+
+def visualize(
+  predict, dataset, vis_logdir, colormap='pascal', also_save_raw=False
+):
+  """Writes the pictures of a whole split.
+
+  Args:
+    predict: images, float32 [batch, height, width, 3] in 0..255, to integer
+      labels [batch, height, width].
+    dataset: a data_generator.Dataset that is neither shuffled nor repeated.
+    vis_logdir: folder for the folders of pictures.
+    colormap: name of a colour map, or an array [entries, 3].
+    also_save_raw: write the labels themselves too, one grey image each, for
+      Cityscapes in the ids of its evaluation server.
+
+  Returns:
+    The number of images.
+
+  Raises:
+    InputError: two images' raw predictions would go to the same file.
+  """
+  folder = os.path.join(vis_logdir, PREDICTION_FOLDER)
+  raw_folder = os.path.join(vis_logdir, RAW_PREDICTION_FOLDER)
+  tf.io.gfile.makedirs(folder)
+  tf.io.gfile.makedirs(raw_folder)
+  eval_ids = None
+  if dataset.info.name == CITYSCAPES_NAME:
+    eval_ids = np.array(CITYSCAPES_EVAL_IDS, np.uint8)
+  written = {}
+  count = 0
+  for name, image, labels in _samples(predict, dataset):
+    _save_pictures(count, image, labels, folder, colormap)
+    count += 1
+    if not also_save_raw:
+      continue
+    raw = raw_name(name)
+    if raw in written:
+      raise InputError(
+        f'The raw predictions of images {written[raw]!r} and {name!r} would '
+        f'both be {raw}.png. Give the images different names.'
+      )
+    written[raw] = name
+    save_annotation.save_annotation(
+      labels if eval_ids is None else eval_ids[labels],
+      raw_folder,
+      raw,
+      add_colormap=False,
+    )
+  return count
+
+
+def run(dataset, job, vis_logdir, colormap='pascal', also_save_raw=False):
+  """Visualises a checkpoint, or the checkpoints of a training run in turn.
+
+  Args:
+    dataset: the data_generator.Dataset to label.
+    job: a prediction.Job.
+    vis_logdir, colormap, also_save_raw: see `visualize`.
+
+  Returns:
+    The number of images.
+  """
+  count = 0
+  for predictor, _, _ in job.predictors():
+    count = visualize(predictor, dataset, vis_logdir, colormap, also_save_raw)
+    folder = os.path.join(vis_logdir, PREDICTION_FOLDER)
+    print(f'{count} images: {folder}', flush=True)
+  return count

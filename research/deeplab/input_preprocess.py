@@ -1,0 +1,163 @@
+"""From a decoded image and its label to what the network takes."""
+
+import tensorflow as tf
+from absl import logging
+
+from deeplab import common
+from deeplab.core import feature_extractor, preprocess_utils
+
+# Probability of mirroring an image and its label while training.
+_PROB_OF_FLIP = 0.5
+
+
+def preprocess_image_and_label(
+  image,
+  label,
+  crop_height,
+  crop_width,
+  min_resize_value=None,
+  max_resize_value=None,
+  resize_factor=None,
+  min_scale_factor=1.0,
+  max_scale_factor=1.0,
+  scale_factor_step_size=0,
+  ignore_label=255,
+  is_training=True,
+  model_variant=None,
+  keep_aspect_ratio=True,
+  seed=None,
+  image_name='',
+):
+  """Resizes, scales, pads, crops and flips an image and its label.
+
+  Scaling, cropping and flipping are random and happen in training only. Where
+  the image ends before the crop does, the image is padded with the backbone's
+  mean pixel and the label with `ignore_label`.
+
+  Args:
+    image: [height, width, 3], grey levels 0..255 of any dtype.
+    label: integers [height, width, 1], or None if there is none (not in
+      training).
+    crop_height: height of the result in pixels.
+    crop_width: width of the result in pixels.
+    min_resize_value: wanted size of the smaller side; see
+      `preprocess_utils.resize_to_range`. None or 0 for none.
+    max_resize_value: bound of the larger side. None or 0 for none.
+    resize_factor: resized sides are a multiple of it plus one, or None.
+    min_scale_factor: smallest random scale.
+    max_scale_factor: largest random scale.
+    scale_factor_step_size: distance of the scales to choose from, 0 for any.
+    ignore_label: the label of pixels that count neither in training nor in
+      evaluation.
+    is_training: whether to augment.
+    model_variant: name of the backbone, which determines the mean pixel.
+    keep_aspect_ratio: False resizes to a square of the larger side.
+    seed: int32 or int64 tensor [2] that determines every random choice; None
+      draws from TensorFlow's global generator.
+    image_name: string or string tensor for error messages.
+
+  Returns:
+    original_image: the image, after resizing if that is asked for.
+    processed_image: float32 [crop_height, crop_width, 3].
+    label: int32 [crop_height, crop_width, 1] or None.
+
+  Raises:
+    common.InputError: training without a label, or bad sizes or scales.
+    tf.errors.InvalidArgumentError: outside training the image is larger than
+      the crop; the message is marked, see `preprocess_utils.check_input`.
+  """
+  if is_training and label is None:
+    raise common.InputError(
+      'training needs labels, and the examples have none.'
+    )
+  if model_variant is None:
+    logging.warning(
+      'No model_variant given: padding with the mean pixel of plain ResNet.'
+    )
+  original_image = image
+  image = tf.cast(image, tf.float32)
+  if label is not None:
+    label = tf.cast(label, tf.int32)
+
+  if min_resize_value or max_resize_value:
+    image, label = preprocess_utils.resize_to_range(
+      image,
+      label,
+      min_size=min_resize_value or None,
+      max_size=max_resize_value or None,
+      factor=resize_factor,
+      keep_aspect_ratio=keep_aspect_ratio,
+    )
+    original_image = tf.identity(image)
+
+  scale_seed, crop_seed, flip_seed = preprocess_utils.split_seed(seed, 3)
+  if is_training:
+    scale = preprocess_utils.get_random_scale(
+      min_scale_factor, max_scale_factor, scale_factor_step_size, scale_seed
+    )
+    image, label = preprocess_utils.randomly_scale_image_and_label(
+      image, label, scale
+    )
+  else:
+    image = _check_fits(image, crop_height, crop_width, image_name)
+
+  image, label = _pad_to_crop(
+    image,
+    label,
+    crop_height,
+    crop_width,
+    feature_extractor.mean_pixel(model_variant),
+    ignore_label,
+  )
+  if is_training:
+    image, label = preprocess_utils.random_crop(
+      [image, label], crop_height, crop_width, crop_seed
+    )
+    image, label, _ = preprocess_utils.flip_dim(
+      [image, label], _PROB_OF_FLIP, dim=1, seed=flip_seed
+    )
+  image.set_shape([crop_height, crop_width, 3])
+  if label is not None:
+    label.set_shape([crop_height, crop_width, 1])
+  return original_image, image, label
+
+
+def _check_fits(image, crop_height, crop_width, image_name):
+  """The image; at evaluation the crop has to hold the whole of it."""
+  size = tf.shape(image)[:2]
+  needed = tf.maximum(size, [crop_height, crop_width])
+  return preprocess_utils.check_input(
+    image,
+    tf.reduce_all(size <= [crop_height, crop_width]),
+    lambda: [
+      'image "',
+      image_name,
+      '" of ',
+      *preprocess_utils.size_text(size),
+      ' pixels (height x width, after resizing if any) does not fit into the '
+      f'crop of {crop_height}x{crop_width}. Make the crop larger, for example '
+      '--eval_crop_size=',
+      needed[0],
+      ',',
+      needed[1],
+      ' or larger (--vis_crop_size for vis.py), or shrink the images by '
+      '--min_resize_value and --max_resize_value.',
+    ],
+  )
+
+
+def _pad_to_crop(
+  image, label, crop_height, crop_width, mean_pixel, ignore_label
+):
+  """Pads at the bottom and on the right up to the crop, where smaller."""
+  size = tf.shape(image)
+  height = tf.maximum(size[0], crop_height)
+  width = tf.maximum(size[1], crop_width)
+  image = preprocess_utils.pad_to_bounding_box(
+    image, 0, 0, height, width, tf.reshape(mean_pixel, [1, 1, 3])
+  )
+  if label is not None:
+    label = preprocess_utils.pad_to_bounding_box(
+      label, 0, 0, height, width, ignore_label
+    )
+  return image, label

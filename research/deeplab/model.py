@@ -1,0 +1,579 @@
+"""The DeepLab model: backbone, ASPP, decoder, logits and predictions.
+
+All of the line in one file, as in the official code:
+
+* atrous convolution in the backbone (v1, arXiv:1412.7062);
+* atrous spatial pyramid pooling, branches summed (v2, arXiv:1606.00915);
+* ASPP with batch norm and the image-level feature (v3, arXiv:1706.05587);
+* the decoder and separable convolutions (v3+, arXiv:1802.02611).
+
+The functions take and return Keras tensors; `build_model` makes a
+`keras.Model` of them.
+"""
+
+import keras
+import tensorflow as tf
+
+from deeplab import slim
+from deeplab.common import InputError
+from deeplab.core import feature_extractor, utils
+
+LOGITS_SCOPE_NAME = 'logits'
+MERGED_LOGITS_SCOPE = 'merged_logits'
+IMAGE_POOLING_SCOPE = 'image_pooling'
+ASPP_SCOPE = 'aspp'
+CONCAT_PROJECTION_SCOPE = 'concat_projection'
+DECODER_SCOPE = 'decoder'
+META_ARCHITECTURE_SCOPE = 'meta_architecture'
+
+PROB_SUFFIX = '_prob'
+
+# Of ASPP and decoder.
+_BATCH_NORM_DECAY = 0.9997
+_BATCH_NORM_EPSILON = 1e-5
+
+# Channels that the decoder reduces low-level features to (v3+, table 1).
+_DECODER_PROJECTION_FILTERS = 48
+
+
+def get_extra_layer_scopes(last_layers_contain_logits_only=False):
+  """Name parts of the layers that the backbone does not have.
+
+  Args:
+    last_layers_contain_logits_only: leave ASPP and decoder out.
+
+  Returns:
+    A list of strings; a variable belongs to the last layers if its name
+    contains one of them.
+  """
+  if last_layers_contain_logits_only:
+    return [LOGITS_SCOPE_NAME]
+  return [
+    LOGITS_SCOPE_NAME,
+    IMAGE_POOLING_SCOPE,
+    ASPP_SCOPE,
+    CONCAT_PROJECTION_SCOPE,
+    DECODER_SCOPE,
+    META_ARCHITECTURE_SCOPE,
+  ]
+
+
+def build_model(
+  options,
+  image_pyramid=None,
+  is_training=False,
+  fine_tune_batch_norm=False,
+  weight_decay=0.0001,
+  seed=None,
+):
+  """Builds the network up to its logits.
+
+  Args:
+    options: ModelOptions.
+    image_pyramid: scales of the input, None for 1 alone.
+    is_training: build for training: dropout is active, and batch norm if
+      `fine_tune_batch_norm` is true. The mode is fixed by building, as in
+      slim; the `training` argument of Keras changes nothing.
+    fine_tune_batch_norm: use and gather batch statistics; where false, moving
+      statistics are used while gamma and beta still train.
+    weight_decay: of the convolution kernels; the terms are in `model.losses`.
+    seed: integer that initial values are a function of, None for a new one.
+
+  Returns:
+    A functional keras.Model from float32 images [batch, height, width, 3] in
+    0..255 to {output: {'merged_logits': [batch, h, w, classes], ...}}, with a
+    'logits_<scale>' for each scale of a pyramid.
+
+  Raises:
+    InputError: the options cannot be built.
+  """
+  with slim.layer_store(seed):
+    images = make_input(options)
+    logits = multi_scale_logits(
+      images,
+      options,
+      image_pyramid,
+      weight_decay=weight_decay,
+      is_training=is_training,
+      fine_tune_batch_norm=fine_tune_batch_norm,
+    )
+    return keras.Model(images, logits, name='deeplab')
+
+
+def make_input(options):
+  """The Keras input for images of `options.crop_size` (None: any size)."""
+  height, width = options.crop_size or (None, None)
+  return keras.Input((height, width, 3), name='images')
+
+
+# Logits.
+
+
+def multi_scale_logits(
+  images,
+  model_options,
+  image_pyramid=None,
+  weight_decay=0.0001,
+  is_training=False,
+  fine_tune_batch_norm=False,
+):
+  """Logits for each scale of the input, and merged.
+
+  Args:
+    images: float32 [batch, height, width, 3].
+    model_options: ModelOptions.
+    image_pyramid: scales, None for 1 alone.
+    weight_decay: of the convolution kernels.
+    is_training: whether the network is built for training.
+    fine_tune_batch_norm: whether batch norm then uses batch statistics.
+
+  Returns:
+    {output: {name: [batch, h, w, classes]}}, where name is 'merged_logits'
+    and, if there are several scales, 'logits_0.50' and so on. Sizes are those
+    of the largest scale (at least 1) at the stride of the logits.
+  """
+  image_pyramid = image_pyramid or [1.0]
+  crop_size = model_options.crop_size or utils.spatial_size(images)
+  logits_stride = min(
+    model_options.decoder_output_stride or [model_options.output_stride]
+  )
+  logits_size = utils.scale_size(
+    crop_size, max(1.0, *image_pyramid) / logits_stride
+  )
+  scales_to_logits = {
+    output: {} for output in model_options.outputs_to_num_classes
+  }
+  for scale in image_pyramid:
+    logits = _get_logits(
+      *_scale_input(images, model_options, crop_size, scale),
+      weight_decay=weight_decay,
+      is_training=is_training,
+      fine_tune_batch_norm=fine_tune_batch_norm,
+    )
+    name = MERGED_LOGITS_SCOPE
+    if len(image_pyramid) > 1:
+      name = f'logits_{scale:.2f}'
+    for output, value in logits.items():
+      scales_to_logits[output][name] = utils.resize_bilinear(value, logits_size)
+  if len(image_pyramid) > 1:
+    for values in scales_to_logits.values():
+      values[MERGED_LOGITS_SCOPE] = _merge(
+        list(values.values()), model_options.merge_method
+      )
+  return scales_to_logits
+
+
+def _scale_input(images, options, crop_size, scale):
+  """The images at a scale, and the options that go with their size."""
+  if scale == 1.0:
+    return images, options
+  size = utils.scale_size(crop_size, scale)
+  images = utils.resize_bilinear(images, size)
+  if options.crop_size:
+    options = options.replace(crop_size=size)
+  if options.image_pooling_crop_size:
+    options = options.replace(
+      image_pooling_crop_size=utils.scale_size(
+        options.image_pooling_crop_size, scale
+      )
+    )
+  return images, options
+
+
+def _merge(logits, merge_method):
+  merge = keras.ops.max if merge_method == 'max' else keras.ops.mean
+  return merge(keras.ops.stack(logits, axis=-1), axis=-1)
+
+
+def _get_logits(
+  images, model_options, weight_decay, is_training, fine_tune_batch_norm
+):
+  """{output: logits} of one scale, at the resolution of the last features."""
+  build = {
+    'weight_decay': weight_decay,
+    'is_training': is_training,
+    'fine_tune_batch_norm': fine_tune_batch_norm,
+  }
+  features, end_points = extract_features(images, model_options, **build)
+  if model_options.decoder_output_stride:
+    features = refine_by_decoder(
+      features,
+      end_points,
+      crop_size=model_options.crop_size or utils.spatial_size(images),
+      model_options=model_options,
+      **build,
+    )
+  if model_options.decoder_output_is_logits:
+    return {output: features for output in model_options.outputs_to_num_classes}
+  return {
+    output: get_branch_logits(
+      features,
+      num_classes,
+      model_options.atrous_rates,
+      aspp_with_batch_norm=model_options.aspp_with_batch_norm,
+      kernel_size=model_options.logits_kernel_size,
+      weight_decay=weight_decay,
+      scope_suffix=output,
+    )
+    for output, num_classes in sorted(
+      model_options.outputs_to_num_classes.items()
+    )
+  }
+
+
+def _head_arg_scope(options, weight_decay, is_training):
+  """slim's defaults for ASPP and decoder."""
+  bounded = options.use_bounded_activation
+  return slim.nested_arg_scope(
+    (
+      [slim.conv2d, slim.separable_conv2d],
+      {
+        'weights_regularizer': slim.l2_regularizer(weight_decay),
+        'activation_fn': keras.ops.relu6 if bounded else keras.ops.relu,
+        'normalizer_fn': slim.batch_norm,
+      },
+    ),
+    (
+      [slim.batch_norm],
+      {
+        'is_training': is_training,
+        'decay': options.batch_norm_decay or _BATCH_NORM_DECAY,
+        'epsilon': _BATCH_NORM_EPSILON,
+        'scale': True,
+      },
+    ),
+  )
+
+
+# Features: backbone and ASPP.
+
+
+def extract_features(
+  images,
+  model_options,
+  weight_decay=0.0001,
+  is_training=False,
+  fine_tune_batch_norm=False,
+):
+  """Backbone, and ASPP unless `aspp_with_batch_norm` is false.
+
+  Args:
+    images: float32 [batch, height, width, 3].
+    model_options: ModelOptions.
+    weight_decay: of the convolution kernels.
+    is_training: whether the network is built for training.
+    fine_tune_batch_norm: whether batch norm then uses batch statistics.
+
+  Returns:
+    Features [batch, height / output_stride, width / output_stride, channels]
+    and the backbone's dictionary of end points.
+  """
+  features, end_points = feature_extractor.extract_features(
+    images,
+    model_options,
+    weight_decay=weight_decay,
+    is_training=is_training,
+    fine_tune_batch_norm=fine_tune_batch_norm,
+  )
+  if not model_options.aspp_with_batch_norm:
+    return features, end_points
+  with _head_arg_scope(
+    model_options, weight_decay, is_training and fine_tune_batch_norm
+  ):
+    net = _aspp(features, images, model_options, weight_decay, is_training)
+  return net, end_points
+
+
+def _aspp(features, images, options, weight_decay, is_training):
+  """Atrous spatial pyramid pooling (v3, figure 5)."""
+  depth = options.aspp_convs_filters
+  gated = options.aspp_with_squeeze_and_excitation
+  branches = []
+  if options.add_image_level_feature:
+    image_feature = _image_level_feature(features, images, options)
+    if not gated:
+      branches.append(image_feature)
+  branches.append(slim.conv2d(features, depth, 1, scope=f'{ASPP_SCOPE}0'))
+  for i, rate in enumerate(options.atrous_rates or [], 1):
+    scope = f'{ASPP_SCOPE}{i}'
+    if options.aspp_with_separable_conv:
+      branch = utils.split_separable_conv2d(
+        features, depth, rate=rate, weight_decay=weight_decay, scope=scope
+      )
+    else:
+      branch = slim.conv2d(features, depth, 3, rate=rate, scope=scope)
+    branches.append(branch)
+  net = branches[0]
+  if len(branches) > 1:
+    net = keras.ops.concatenate(branches, axis=-1)
+  if options.aspp_with_concat_projection:
+    net = slim.conv2d(net, depth, 1, scope=CONCAT_PROJECTION_SCOPE)
+    net = slim.dropout(
+      net,
+      keep_prob=0.9,
+      is_training=is_training,
+      scope=f'{CONCAT_PROJECTION_SCOPE}_dropout',
+    )
+  if options.add_image_level_feature and gated:
+    net = net * image_feature
+  return net
+
+
+def _image_level_feature(features, images, options):
+  """Image pooling, 1x1 convolution, and a resize to the features' size."""
+  scale = 1.0 / options.output_stride
+  if options.crop_size:
+    pooling_crop = options.image_pooling_crop_size or options.crop_size
+    net = slim.avg_pool2d(
+      features,
+      utils.scale_size(pooling_crop, scale),
+      options.image_pooling_stride,
+    )
+    size = utils.scale_size(options.crop_size, scale)
+  else:
+    net = keras.ops.mean(features, axis=(1, 2), keepdims=True)
+    size = utils.spatial_size(features)
+  if options.aspp_with_squeeze_and_excitation:
+    sigmoid = keras.ops.sigmoid
+    if options.image_se_uses_qsigmoid:
+      sigmoid = utils.q_sigmoid
+    gate = {'activation_fn': sigmoid, 'normalizer_fn': None}
+  else:
+    # ReLU even where the other activations are bounded.
+    gate = {'activation_fn': keras.ops.relu}
+  net = slim.conv2d(
+    net, options.aspp_convs_filters, 1, scope=IMAGE_POOLING_SCOPE, **gate
+  )
+  return utils.resize_bilinear(net, size)
+
+
+# Decoder.
+
+
+def refine_by_decoder(
+  features,
+  end_points,
+  crop_size,
+  model_options,
+  weight_decay=0.0001,
+  is_training=False,
+  fine_tune_batch_norm=False,
+):
+  """Refines features with low-level ones of the backbone (v3+, section 3.1).
+
+  Args:
+    features: [batch, height, width, channels].
+    end_points: the backbone's dictionary of end points.
+    crop_size: [height, width] of the images.
+    model_options: ModelOptions; `decoder_output_stride` lists the strides of
+      the low-level features, one stage each.
+    weight_decay: of the convolution kernels.
+    is_training: whether the network is built for training.
+    fine_tune_batch_norm: whether batch norm then uses batch statistics.
+
+  Returns:
+    [batch, crop height / last stride, crop width / last stride,
+    decoder_filters].
+
+  Raises:
+    InputError: the backbone has no features of such a stride.
+  """
+  backbone = feature_extractor.get_backbone(model_options.model_variant)
+  filters = model_options.decoder_filters
+  projection_filters = _DECODER_PROJECTION_FILTERS
+  if model_options.decoder_use_sum_merge:
+    projection_filters = filters
+  linear = {}
+  if model_options.decoder_output_is_logits:
+    linear = {'activation_fn': None, 'normalizer_fn': None}
+  with (
+    _head_arg_scope(
+      model_options, weight_decay, is_training and fine_tune_batch_norm
+    ),
+    slim.arg_scope([slim.conv2d, slim.separable_conv2d], **linear),
+    slim.variable_scope(DECODER_SCOPE),
+  ):
+    net = features
+    for stage, stride in enumerate(model_options.decoder_output_stride):
+      # The first stage has no suffix: published checkpoints have one stage.
+      suffix = f'_{stage}' if stage else ''
+      skip = slim.conv2d(
+        end_points[backbone.decoder_end_point(stride)],
+        projection_filters,
+        1,
+        scope=f'feature_projection0{suffix}',
+      )
+      size = utils.scale_size(crop_size, 1.0 / stride)
+      net = utils.resize_bilinear(net, size)
+      skip = utils.resize_bilinear(skip, size)
+      merge = _merge_by_concat
+      if model_options.decoder_use_sum_merge:
+        merge = _merge_by_sum
+      net = merge(net, skip, model_options, weight_decay, suffix)
+    return net
+
+
+def _merge_by_sum(net, skip, options, weight_decay, suffix):
+  """One convolution of the features, plus the skip features."""
+  filters = options.decoder_filters
+  if options.decoder_output_is_logits:
+    net = slim.conv2d(net, filters, 1, scope=f'decoder_conv0{suffix}')
+  elif options.decoder_use_separable_conv:
+    net = utils.split_separable_conv2d(
+      net,
+      filters,
+      weight_decay=weight_decay,
+      scope=f'decoder_split_sep_conv0{suffix}',
+    )
+  else:
+    net = slim.conv2d(net, filters, 3, scope=f'decoder_conv0{suffix}')
+  return net + skip
+
+
+def _merge_by_concat(net, skip, options, weight_decay, suffix):
+  """Concatenation, then two 3x3 convolutions (v3+, table 2)."""
+  net = keras.ops.concatenate([net, skip], axis=-1)
+  filters = options.decoder_filters
+  if not options.decoder_use_separable_conv or options.decoder_output_is_logits:
+    scope = f'decoder_conv0{suffix}'
+    return slim.repeat(net, 2, slim.conv2d, filters, 3, scope=scope)
+  for i in range(2):
+    net = utils.split_separable_conv2d(
+      net,
+      filters,
+      weight_decay=weight_decay,
+      scope=f'decoder_conv{i}{suffix}',
+    )
+  return net
+
+
+def get_branch_logits(
+  features,
+  num_classes,
+  atrous_rates=None,
+  aspp_with_batch_norm=False,
+  kernel_size=1,
+  weight_decay=0.0001,
+  scope_suffix='',
+):
+  """The last convolution; for DeepLab v2 one for each rate, summed.
+
+  Args:
+    features: [batch, height, width, channels].
+    num_classes: number of classes.
+    atrous_rates: rates of the v2 branches; unused with batch norm, where ASPP
+      is part of the features.
+    aspp_with_batch_norm: whether that is so.
+    kernel_size: of the branches; 1 unless this is the v2 head.
+    weight_decay: of the kernels.
+    scope_suffix: name of the output.
+
+  Returns:
+    [batch, height, width, num_classes].
+
+  Raises:
+    InputError: a kernel size other than 1 without the v2 head.
+  """
+  if aspp_with_batch_norm or atrous_rates is None:
+    if kernel_size != 1:
+      raise InputError(
+        'logits_kernel_size must be 1 when atrous_rates is None or '
+        f'aspp_with_batch_norm is set. Received: {kernel_size}.'
+      )
+    atrous_rates = [1]
+  with (
+    slim.arg_scope(
+      [slim.conv2d],
+      weights_regularizer=slim.l2_regularizer(weight_decay),
+      weights_initializer=slim.truncated_normal_initializer(0.01),
+    ),
+    slim.variable_scope(LOGITS_SCOPE_NAME),
+  ):
+    branches = [
+      slim.conv2d(
+        features,
+        num_classes,
+        kernel_size,
+        rate=rate,
+        activation_fn=None,
+        normalizer_fn=None,
+        scope=f'{scope_suffix}_{i}' if i else scope_suffix,
+      )
+      for i, rate in enumerate(atrous_rates)
+    ]
+    return sum(branches[1:], branches[0])
+
+
+# Predictions.
+
+
+def predict_labels(images, model_options, image_pyramid=None):
+  """Labels and probabilities at the size of the images.
+
+  Args:
+    images: float32 [batch, height, width, 3].
+    model_options: ModelOptions.
+    image_pyramid: scales whose logits are merged, None for 1 alone.
+
+  Returns:
+    {output: int32 [batch, height, width],
+     output + '_prob': float32 [batch, height, width, classes]}.
+  """
+  size = model_options.crop_size or utils.spatial_size(images)
+  predictions = {}
+  for output, logits in multi_scale_logits(
+    images, model_options, image_pyramid
+  ).items():
+    logits = logits[MERGED_LOGITS_SCOPE]
+    if model_options.prediction_with_upsampled_logits:
+      logits = utils.resize_bilinear(logits, size)
+      labels = _argmax(logits)
+      probabilities = keras.ops.softmax(logits)
+    else:
+      # Cheaper, and blocky: the labels are upsampled.
+      labels = utils.resize_nearest(_argmax(logits), size)
+      probabilities = utils.resize_bilinear(keras.ops.softmax(logits), size)
+    predictions[output] = labels
+    predictions[output + PROB_SUFFIX] = probabilities
+  return predictions
+
+
+def predict_labels_multi_scale(
+  images, model_options, eval_scales=(1.0,), add_flipped_images=False
+):
+  """Labels from the mean of the probabilities over scales and mirror images.
+
+  Args:
+    images: float32 [batch, height, width, 3].
+    model_options: ModelOptions.
+    eval_scales: scales of the images.
+    add_flipped_images: also use the mirror image at each scale.
+
+  Returns:
+    {output: int32 [batch, height, width],
+     output + '_prob': float32 [batch, height, width, classes]}.
+  """
+  size = model_options.crop_size or utils.spatial_size(images)
+  outputs = model_options.outputs_to_num_classes
+  sums = dict.fromkeys(outputs, 0.0)
+  flips = (False, True) if add_flipped_images else (False,)
+  for scale in eval_scales:
+    for flip in flips:
+      inputs = keras.ops.flip(images, axis=2) if flip else images
+      logits = multi_scale_logits(inputs, model_options, [scale])
+      for output in outputs:
+        value = logits[output][MERGED_LOGITS_SCOPE]
+        if flip:
+          value = keras.ops.flip(value, axis=2)
+        value = keras.ops.softmax(utils.resize_bilinear(value, size))
+        sums[output] = sums[output] + value
+  predictions = {}
+  for output, total in sums.items():
+    probabilities = total / (len(eval_scales) * len(flips))
+    predictions[output] = _argmax(probabilities)
+    predictions[output + PROB_SUFFIX] = probabilities
+  return predictions
+
+
+def _argmax(logits):
+  return slim.function(lambda x: tf.argmax(x, -1, tf.int32), logits)

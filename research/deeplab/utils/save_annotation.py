@@ -1,0 +1,109 @@
+"""Writes label maps and pictures as PNG files."""
+
+import io
+import os
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from deeplab.utils import get_dataset_colormap
+
+
+def save_png(array, path):
+  """Writes an image so that the file is either whole or not there.
+
+  Args:
+    array: uint8 array [height, width] or [height, width, 3].
+    path: the file to write, local or remote (gs://...).
+  """
+  # Encoded in memory first: PIL seeks in the file, which remote files cannot.
+  encoded = io.BytesIO()
+  Image.fromarray(np.ascontiguousarray(array, np.uint8)).save(encoded, 'PNG')
+  partial = f'{path}.partial'
+  with tf.io.gfile.GFile(partial, 'wb') as file:
+    file.write(encoded.getvalue())
+  tf.io.gfile.rename(partial, path, overwrite=True)
+
+
+def _to_unit_values(label):
+  """`label` stretched to 0..1; unchanged where it holds one value only."""
+  low, high = label.min(), label.max()
+  return (label - low) / (high - low) if high != low else label
+
+
+def save_annotation(
+  label,
+  save_dir,
+  filename,
+  add_colormap=True,
+  normalize_to_unit_values=False,
+  scale_values=False,
+  colormap_type='pascal',
+):
+  """Saves a label map, or any image, as `save_dir`/`filename`.png.
+
+  Args:
+    label: array [height, width] of labels; with add_colormap=False also
+      [height, width, 3].
+    save_dir: folder, which must exist.
+    filename: name of the file without '.png'.
+    add_colormap: write the labels' colours instead of the labels.
+    normalize_to_unit_values: without colours, stretch the values to 0..1.
+    scale_values: without colours, multiply the values by 255 (after that).
+    colormap_type: name of a colour map, or an array [entries, 3]; see
+      `get_dataset_colormap.label_to_color_image`.
+
+  Raises:
+    ValueError: a label has no colour, or a value does not fit into 0..255.
+  """
+  label = np.asarray(label)
+  if add_colormap:
+    values = get_dataset_colormap.label_to_color_image(label, colormap_type)
+  else:
+    values = _to_unit_values(label) if normalize_to_unit_values else label
+    values = values * 255.0 if scale_values else values
+  if values.size and (values.min() < 0 or values.max() > 255):
+    raise ValueError(
+      f'{filename}.png can hold values of 0..255 only. '
+      f'Received: {values.min()}..{values.max()}.'
+    )
+  save_png(values.astype(np.uint8), os.path.join(save_dir, f'{filename}.png'))
+
+
+def overlay(image, label, colormap_type, opacity=0.5):
+  """Lays the colours of a label map over an image.
+
+  Args:
+    image: array [height, width, 3] of 0..255.
+    label: integer array [height, width].
+    colormap_type: as in `save_annotation`.
+    opacity: 0 shows the image only, 1 the colours only.
+
+  Returns:
+    uint8 array [height, width, 3].
+
+  Raises:
+    ValueError: the sizes differ, or a label has no colour.
+  """
+  image = np.asarray(image, np.float32)
+  colors = get_dataset_colormap.label_to_color_image(label, colormap_type)
+  if image.shape != colors.shape:
+    raise ValueError(
+      f'The image has shape {image.shape}, its coloured labels {colors.shape}.'
+    )
+  mixed = (1 - opacity) * image + opacity * colors.astype(np.float32)
+  return np.rint(mixed).clip(0, 255).astype(np.uint8)
+
+
+def save_overlay(
+  image,
+  label,
+  save_dir,
+  filename,
+  colormap_type='pascal',
+  opacity=0.5,
+):
+  """Saves `overlay(image, label, ...)` as `save_dir`/`filename`.png."""
+  mixed = overlay(image, label, colormap_type, opacity)
+  save_png(mixed, os.path.join(save_dir, f'{filename}.png'))
