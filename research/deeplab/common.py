@@ -65,8 +65,7 @@ def _validate(options):
     _check_size(name, getattr(options, name))
   _check(
     options.merge_method in ('max', 'avg'),
-    "merge_method must be 'max' or 'avg'. Received: "
-    f'{options.merge_method!r}.',
+    f"merge_method must be 'max' or 'avg'. Received: {options.merge_method!r}.",
   )
   _check(
     options.output_stride > 0,
@@ -81,18 +80,15 @@ def _validate(options):
   decoder = options.decoder_output_stride
   _check(
     not decoder or sorted(decoder, reverse=True) == list(decoder),
-    'decoder_output_stride must be in descending order. '
-    f'Received: {decoder}.',
+    f'decoder_output_stride must be in descending order. Received: {decoder}.',
   )
   _check(
     options.depth_multiplier > 0,
-    f'depth_multiplier must be positive. Received: '
-    f'{options.depth_multiplier}.',
+    f'depth_multiplier must be positive. Received: {options.depth_multiplier}.',
   )
   _check(
     options.resnet_root_convs in (2, 3),
-    'resnet_root_convs must be 2 or 3. Received: '
-    f'{options.resnet_root_convs}.',
+    f'resnet_root_convs must be 2 or 3. Received: {options.resnet_root_convs}.',
   )
   _check_head(options)
 

@@ -140,8 +140,9 @@ def _check_fits(image, crop_height, crop_width, image_name):
       needed[0],
       ',',
       needed[1],
-      ' or larger (--vis_crop_size for vis.py), or shrink the images by '
-      '--min_resize_value and --max_resize_value.',
+      ' or larger (--vis_crop_size for vis.py, --crop_size for '
+      'export_model.py), or shrink the images by --min_resize_value and '
+      '--max_resize_value.',
     ],
   )
 

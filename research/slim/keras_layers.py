@@ -9,6 +9,7 @@ unbiased in its moving variance; hence our own.
 import zlib
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from deeplab.slim import scopes
@@ -207,9 +208,12 @@ class BatchNorm(keras.layers.Layer):
       is_training=self.is_training,
     )
     if self.is_training:
+      # Like TensorFlow 1, which kept the decay in float32: 1 - 0.9997 is
+      # 3e-5 of itself off there.
+      update = np.float32(1.0) - np.float32(self.decay)
       for moving, batch in ((mean, batch_mean), (variance, batch_variance)):
         batch = tf.stop_gradient(batch)
-        moving.assign(moving - (1.0 - self.decay) * (moving - batch))
+        moving.assign(moving - update * (moving - batch))
     return outputs
 
 

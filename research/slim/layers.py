@@ -196,7 +196,11 @@ def separable_conv2d(
   """
   return _convolve(
     inputs,
-    functools.partial(keras_layers.SeparableConv2D, filters=num_outputs, depth_multiplier=depth_multiplier),
+    functools.partial(
+      keras_layers.SeparableConv2D,
+      filters=num_outputs,
+      depth_multiplier=depth_multiplier,
+    ),
     scope,
     'SeparableConv2d',
     kernel_size=kernel_size,

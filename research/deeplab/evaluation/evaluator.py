@@ -5,7 +5,7 @@ import os
 
 import tensorflow as tf
 
-from deeplab import common
+from deeplab import checkpoints, common
 from deeplab.common import InputError
 from deeplab.evaluation import metrics, prediction
 
@@ -42,14 +42,6 @@ def evaluate(predict, dataset):
   return matrix
 
 
-def _write_json(values, path):
-  """Writes values so that the file is either whole or not there."""
-  partial = f'{path}.partial'
-  with tf.io.gfile.GFile(partial, 'w') as file:
-    file.write(json.dumps(values, indent=1, allow_nan=False) + '\n')
-  tf.io.gfile.rename(partial, path, overwrite=True)
-
-
 def write_results(matrix, logdir, step, prefix, tag, class_names=None):
   """Writes an evaluation as JSON files and for TensorBoard.
 
@@ -76,9 +68,9 @@ def write_results(matrix, logdir, step, prefix, tag, class_names=None):
       name: None if value != value else value for name, value in scalars.items()
     },
   }
-  tf.io.gfile.makedirs(logdir)
+  text = json.dumps(values, indent=1, allow_nan=False) + '\n'
   for name in (f'miou_{step}.json', LATEST_FILE):
-    _write_json(values, os.path.join(logdir, name))
+    checkpoints.write_text(os.path.join(logdir, name), text)
   writer = tf.summary.create_file_writer(logdir)
   with writer.as_default(step=step):
     for name, value in scalars.items():
@@ -87,13 +79,12 @@ def write_results(matrix, logdir, step, prefix, tag, class_names=None):
   return values
 
 
-def run(dataset, job, eval_logdir):
+def run(job, eval_logdir):
   """Evaluates a checkpoint, or the checkpoints of a training run in turn.
 
   Prints a table for each and writes it under `eval_logdir`.
 
   Args:
-    dataset: the data_generator.Dataset to evaluate on.
     job: a prediction.Job.
     eval_logdir: see `write_results`.
 
@@ -101,12 +92,18 @@ def run(dataset, job, eval_logdir):
     The values of the last evaluation (see `write_results`).
   """
   tag = metrics.predictions_tag(job.eval_scales, job.add_flipped_images)
-  class_names = dataset.info.class_names
   values = None
-  for predictor, step, prefix in job.predictors():
-    matrix = evaluate(predictor, dataset)
-    values = write_results(matrix, eval_logdir, step, prefix, tag, class_names)
-    print(metrics.to_table(matrix, class_names))
-    path = os.path.join(eval_logdir, f'miou_{step}.json')
+  # Now rather than after an hour of evaluation.
+  with prediction.clear_write_errors(eval_logdir):
+    tf.io.gfile.makedirs(eval_logdir)
+  for item in job.runs():
+    names = item.dataset.info.class_names
+    matrix = evaluate(item.predict, item.dataset)
+    print(metrics.to_table(matrix, names))
+    with prediction.clear_write_errors(eval_logdir):
+      values = write_results(
+        matrix, eval_logdir, item.step, item.prefix, tag, names
+      )
+    path = os.path.join(eval_logdir, f'miou_{item.step}.json')
     print(f'{tag} of {matrix.num_images} images: {path}', flush=True)
   return values

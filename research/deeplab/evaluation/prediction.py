@@ -1,8 +1,8 @@
 """What evaluation and visualisation share: checkpoints in, label maps out."""
 
+import contextlib
 import dataclasses
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,32 +12,7 @@ from tqdm import tqdm
 
 from deeplab import checkpoints, common, inference
 from deeplab.common import InputError
-
-# What may follow a checkpoint's prefix in the name of one of its files.
-_FILE_SUFFIX = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
-
-
-def _is_checkpoint(prefix):
-  return tf.io.gfile.exists(f'{prefix}.index')
-
-
-def _step_in_name(prefix):
-  """30000 for '.../model.ckpt-30000', -1 where the name has no step."""
-  match = re.search(r'-(\d+)$', prefix)
-  return int(match.group(1)) if match else -1
-
-
-def _without_state_file(directory):
-  """The checkpoint of the highest step in a downloaded directory, or None.
-
-  Published checkpoints come without the `checkpoint` state file that
-  `tf.train.latest_checkpoint` goes by.
-  """
-  if tf.io.gfile.exists(os.path.join(directory, 'checkpoint')):
-    return None
-  files = tf.io.gfile.glob(os.path.join(directory, '*.index'))
-  prefixes = [_FILE_SUFFIX.sub('', file) for file in files]
-  return max(prefixes, key=_step_in_name, default=None)
+from deeplab.datasets import data_generator
 
 
 def fixed_checkpoint(path):
@@ -49,20 +24,19 @@ def fixed_checkpoint(path):
 
   Returns:
     The prefix; None for a directory that a training run writes to (or will).
+    A directory with a checkpoint but no `checkpoint` state file is a
+    downloaded one: nobody trains there.
 
   Raises:
     InputError: there is nothing at `path`.
   """
-  if tf.io.gfile.isdir(path):
-    return _without_state_file(path)
-  prefix = _FILE_SUFFIX.sub('', path)
-  if _is_checkpoint(prefix):
-    return prefix
-  raise InputError(
-    f'--checkpoint_dir={path} is neither a directory nor a checkpoint: '
-    f'{prefix}.index does not exist. Give the directory of a training run, a '
-    "prefix such as '.../model.ckpt-30000', or one of a checkpoint's files."
-  )
+  if not tf.io.gfile.isdir(path):
+    return checkpoints.find(path)
+  if tf.io.gfile.exists(os.path.join(path, 'checkpoint')):
+    return None
+  prefix = checkpoints.latest(path)
+  # A checkpoint that is just being written has a hidden name.
+  return None if os.path.basename(prefix or '.').startswith('.') else prefix
 
 
 def checkpoint_paths(path, limit=0, interval_secs=300, timeout_secs=None):
@@ -112,12 +86,34 @@ def checkpoint_paths(path, limit=0, interval_secs=300, timeout_secs=None):
     )
 
 
-def checkpoint_step(prefix):
-  """The training step of a checkpoint: its global_step, else from its name."""
-  reader = tf.train.load_checkpoint(prefix)
-  if reader.has_tensor('global_step'):
-    return int(reader.get_tensor('global_step'))
-  return max(_step_in_name(prefix), 0)
+@contextlib.contextmanager
+def clear_write_errors(folder):
+  """Turns errors of writing into `folder` into InputError."""
+  try:
+    yield
+  except (OSError, tf.errors.OpError) as error:
+    raise InputError(
+      f'{folder} cannot be written to: {str(error).splitlines()[0]}. Free some '
+      'space, make it writable, or choose another one.'
+    ) from error
+
+
+def _check_scales(eval_scales, add_flipped_images, image_pyramid):
+  """Raises InputError where these cannot be used, or not together."""
+  if not eval_scales or min(eval_scales) <= 0:
+    raise InputError(
+      '--eval_scales must be positive. '
+      f'Received: --eval_scales={list(eval_scales)}.'
+    )
+  several = tuple(eval_scales) != (1.0,) or add_flipped_images
+  if image_pyramid and several:
+    raise InputError(
+      '--image_pyramid cannot be combined with --eval_scales or '
+      '--add_flipped_images: each scale is a pyramid of its own. Received: '
+      f'--image_pyramid={list(image_pyramid)}, '
+      f'--eval_scales={list(eval_scales)}, '
+      f'--add_flipped_images={add_flipped_images}.'
+    )
 
 
 class Predictor:
@@ -139,7 +135,12 @@ class Predictor:
       eval_scales: scales whose probabilities are averaged.
       add_flipped_images: average over the mirrored images too.
       image_pyramid: scales of the network's own image pyramid, or None.
+
+    Raises:
+      InputError: the options cannot be built, a scale is not positive, or
+        there are both an image pyramid and several scales or flips.
     """
+    _check_scales(eval_scales, add_flipped_images, image_pyramid)
     self._model = inference.build_predictor(
       options,
       eval_scales=eval_scales,
@@ -165,8 +166,8 @@ class Predictor:
     Raises:
       InputError: it is not a checkpoint of this network.
     """
-    checkpoints.restore(self._model, prefix)
-    return checkpoint_step(prefix)
+    print(checkpoints.restore(self._model, prefix))
+    return checkpoints.global_step(prefix)
 
   def __call__(self, images):
     """Labels a batch.
@@ -212,12 +213,14 @@ def batches(dataset, description):
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """Which checkpoints to run, and how; what eval.py and vis.py share.
+  """Which checkpoints to run on what, and how; eval.py and vis.py share it.
 
   Attributes:
     checkpoint_dir: directory, prefix or file; see `fixed_checkpoint`.
-    make_options: called with the first checkpoint's prefix; returns the
-      ModelOptions. (A training run that has only just begun may not have
+    make_dataset: make_dataset(model_variant) returns the data_generator.Dataset
+      that is padded as this backbone needs (None: as any).
+    make_options: make_options(num_classes, prefix) returns the ModelOptions of
+      a checkpoint. (A training run that has only just begun may not have
       written them yet.)
     crop_size: [height, width] of the images.
     eval_scales: scales whose probabilities are averaged.
@@ -229,7 +232,8 @@ class Job:
   """
 
   checkpoint_dir: str
-  make_options: Callable[[str], common.ModelOptions]
+  make_dataset: Callable[[str | None], data_generator.Dataset]
+  make_options: Callable[[int, str], common.ModelOptions]
   crop_size: Sequence[int]
   eval_scales: Sequence[float] = (1.0,)
   add_flipped_images: bool = False
@@ -238,24 +242,49 @@ class Job:
   interval_secs: float = 300
   timeout_secs: float | None = None
 
-  def predictors(self):
+  def runs(self):
     """Goes through the checkpoints; see `checkpoint_paths`.
 
     Yields:
-      (predictor, step, prefix): the same Predictor each time, with the weights
-      of checkpoint `prefix`, which training wrote at `step`.
+      A Run: the same predictor and data set each time, with the weights of the
+      next checkpoint.
     """
-    predictor = None
+    # First of all, so that a broken data set is reported before any waiting.
+    num_classes = self.make_dataset(None).num_of_classes
+    run = None
     for prefix in checkpoint_paths(
       self.checkpoint_dir, self.limit, self.interval_secs, self.timeout_secs
     ):
-      predictor = predictor or Predictor(
-        self.make_options(prefix),
-        self.crop_size,
-        self.eval_scales,
-        self.add_flipped_images,
-        self.image_pyramid,
-      )
-      step = predictor.restore(prefix)
-      print(f'{time.strftime("%F %T")}  {prefix} (step {step})', flush=True)
-      yield predictor, step, prefix
+      run = run or self._first_run(num_classes, prefix)
+      step = run.predict.restore(prefix)
+      print(f'{time.strftime("%F %T")}  step {step}', flush=True)
+      yield dataclasses.replace(run, step=step, prefix=prefix)
+
+  def _first_run(self, num_classes, prefix):
+    """Builds the network and the data set that goes with it."""
+    options = self.make_options(num_classes, prefix)
+    predictor = Predictor(
+      options,
+      self.crop_size,
+      self.eval_scales,
+      self.add_flipped_images,
+      self.image_pyramid,
+    )
+    return Run(predictor, self.make_dataset(options.model_variant))
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One checkpoint of a Job.
+
+  Attributes:
+    predict: a Predictor with the checkpoint's weights.
+    dataset: the data_generator.Dataset to label.
+    prefix: the checkpoint.
+    step: the training step at which it was written.
+  """
+
+  predict: Callable
+  dataset: data_generator.Dataset
+  prefix: str = ''
+  step: int = 0

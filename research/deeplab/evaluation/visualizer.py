@@ -7,9 +7,10 @@ import tensorflow as tf
 
 from deeplab import common
 from deeplab.common import InputError
+from deeplab.datasets import dataset_info
 from deeplab.datasets.data_generator import RESIZED_HEIGHT, RESIZED_WIDTH
 from deeplab.evaluation import prediction
-from deeplab.utils import save_annotation
+from deeplab.utils import get_dataset_colormap, save_annotation
 
 # Folders and file names of the official script, and the overlay.
 PREDICTION_FOLDER = 'segmentation_results'
@@ -153,20 +154,47 @@ def visualize(
   return count
 
 
-def run(dataset, job, vis_logdir, colormap='pascal', also_save_raw=False):
+def _colormap(colormap_type, dataset):
+  """The colour map to use, an array [entries, 3] with all classes."""
+  if colormap_type is None:
+    path = os.path.join(dataset.dataset_dir, dataset_info.FILE_NAME)
+    if os.path.exists(path):
+      return get_dataset_colormap.colormap_from_info(dataset.info)
+    colormap_type = get_dataset_colormap.get_pascal_name()
+  colormap = get_dataset_colormap.create_label_colormap(colormap_type)
+  if len(colormap) < dataset.num_of_classes:
+    raise InputError(
+      f'--colormap_type={colormap_type} has {len(colormap)} colours, but the '
+      f'data set {dataset.info.name!r} has {dataset.num_of_classes} classes. '
+      'Choose another one.'
+    )
+  return colormap
+
+
+def run(job, vis_logdir, colormap_type=None, also_save_raw=False):
   """Visualises a checkpoint, or the checkpoints of a training run in turn.
 
+  The pictures of a checkpoint replace those of the one before.
+
   Args:
-    dataset: the data_generator.Dataset to label.
     job: a prediction.Job.
-    vis_logdir, colormap, also_save_raw: see `visualize`.
+    vis_logdir: see `visualize`.
+    colormap_type: name of a colour map; None takes the colours of
+      dataset_info.json and, where there is none, those of PASCAL.
+    also_save_raw: see `visualize`.
 
   Returns:
     The number of images.
+
+  Raises:
+    InputError: among others, the colour map has too few colours.
   """
   count = 0
-  for predictor, _, _ in job.predictors():
-    count = visualize(predictor, dataset, vis_logdir, colormap, also_save_raw)
+  for item in job.runs():
+    colormap = _colormap(colormap_type, item.dataset)
+    count = visualize(
+      item.predict, item.dataset, vis_logdir, colormap, also_save_raw
+    )
     folder = os.path.join(vis_logdir, PREDICTION_FOLDER)
     print(f'{count} images: {folder}', flush=True)
   return count

@@ -21,9 +21,14 @@ def save_png(array, path):
   encoded = io.BytesIO()
   Image.fromarray(np.ascontiguousarray(array, np.uint8)).save(encoded, 'PNG')
   partial = f'{path}.partial'
-  with tf.io.gfile.GFile(partial, 'wb') as file:
-    file.write(encoded.getvalue())
-  tf.io.gfile.rename(partial, path, overwrite=True)
+  try:
+    with tf.io.gfile.GFile(partial, 'wb') as file:
+      file.write(encoded.getvalue())
+    tf.io.gfile.rename(partial, path, overwrite=True)
+  except tf.errors.OpError:
+    if tf.io.gfile.exists(partial):
+      tf.io.gfile.remove(partial)
+    raise
 
 
 def _to_unit_values(label):

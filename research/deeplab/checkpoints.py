@@ -1,0 +1,393 @@
+"""Official-format checkpoints, both ways.
+
+A checkpoint is `model.ckpt-N.{index,data-...}` in TensorFlow's V2 bundle
+format under the TensorFlow 1 variable names, beside a `checkpoint` state file
+and model_options.json. Published checkpoints load without conversion, and
+what is written here loads in the original code.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from deeplab import common, slim
+from deeplab.common import InputError
+
+GLOBAL_STEP = 'global_step'
+
+_PREFIX = 'model.ckpt'
+# What optimisers and moving averages add to a checkpoint; no part of a model.
+_SLOT = re.compile(
+  r'/(Momentum|Adam|Adam_1|ExponentialMovingAverage)$'
+  r'|^(beta1_power|beta2_power|global_step)$'
+)
+
+
+def named_variables(model):
+  """{official name: keras.Variable} of a model, in creation order."""
+  layers = [layer for layer in model.layers if hasattr(layer, 'creation_index')]
+  layers.sort(key=lambda layer: layer.creation_index)
+  return {
+    slim.official_name(variable): variable
+    for layer in layers
+    for variable in layer.variables
+  }
+
+
+# Finding.
+
+
+def find(path):
+  """The prefix of the checkpoint that a path means.
+
+  Args:
+    path: a directory (its latest checkpoint), a prefix such as
+      'logs/model.ckpt-30000', or one of the files of a checkpoint.
+
+  Returns:
+    The prefix.
+
+  Raises:
+    InputError: there is no checkpoint.
+  """
+  path = os.fspath(path)
+  if tf.io.gfile.isdir(path):
+    prefix = latest(path)
+    if prefix is None:
+      raise InputError(
+        f'{path}: no checkpoint in this directory. Expected files like '
+        'model.ckpt-30000.index beside a file called checkpoint.'
+      )
+    return prefix
+  prefix = re.sub(r'\.(index|meta|data-\d+-of-\d+)$', '', path)
+  if not tf.io.gfile.exists(prefix + '.index'):
+    raise InputError(
+      f'{path}: no such checkpoint. Expected a directory, a prefix like '
+      'model.ckpt-30000 or one of its files.'
+    )
+  return prefix
+
+
+def latest(directory):
+  """The prefix of the newest complete checkpoint in a directory, or None.
+
+  The state file names it; without one, or where it names a checkpoint that is
+  not there, the highest step among the files counts.
+  """
+  state = tf.train.latest_checkpoint(directory)
+  if state:
+    return state
+  steps = {}
+  for path in tf.io.gfile.glob(os.path.join(directory, '*.index')):
+    prefix = path[: -len('.index')]
+    match = re.search(r'-(\d+)$', prefix)
+    steps[int(match.group(1)) if match else -1] = prefix
+  return steps[max(steps)] if steps else None
+
+
+def read(prefix):
+  """{name: (shape, function that reads the value)} of a checkpoint.
+
+  Raises:
+    InputError: the files cannot be read.
+  """
+  try:
+    reader = tf.train.load_checkpoint(prefix)
+    shapes = reader.get_variable_to_shape_map()
+  except (tf.errors.OpError, RuntimeError, ValueError) as error:
+    raise InputError(
+      f'{prefix}: the checkpoint cannot be read: {_first_line(error)}'
+    ) from error
+
+  def getter(name):
+    def get():
+      try:
+        return reader.get_tensor(name)
+      except (tf.errors.OpError, RuntimeError) as error:
+        raise InputError(
+          f'{prefix}: variable {name} cannot be read, the file is damaged: '
+          f'{_first_line(error)}'
+        ) from error
+
+    return get
+
+  return {name: (tuple(shape), getter(name)) for name, shape in shapes.items()}
+
+
+def _first_line(error):
+  return str(error).splitlines()[0]
+
+
+def global_step(prefix):
+  """The training step of a checkpoint: from the file, else from its name."""
+  variables = read(prefix)
+  if GLOBAL_STEP in variables:
+    return int(variables[GLOBAL_STEP][1]())
+  match = re.search(r'-(\d+)$', prefix)
+  return int(match.group(1)) if match else 0
+
+
+# Restoring.
+
+
+@dataclasses.dataclass(frozen=True)
+class RestoreReport:
+  """What restoring did, as lists of official names.
+
+  Attributes:
+    checkpoint: the prefix.
+    restored: read from the file.
+    initialized: not in the file, or excluded: keep their initial values.
+    left_over: in the file, of no use here; optimiser slots are not counted.
+  """
+
+  checkpoint: str
+  restored: list[str]
+  initialized: list[str]
+  left_over: list[str]
+
+  def __str__(self):
+    lines = [f'Restored {len(self.restored)} variables of {self.checkpoint}.']
+    for title, names in (
+      ('newly initialised', self.initialized),
+      ('left over in the file', self.left_over),
+    ):
+      if names:
+        lines.append(f'  {len(names)} {title}: {_abridge(names)}')
+    return '\n'.join(lines)
+
+
+def _abridge(names, most=6):
+  text = ', '.join(names[:most])
+  return text + (f', ... ({len(names)} in all)' if len(names) > most else '')
+
+
+def restore(model, path, exclude=(), allow_missing=False):
+  """Reads a checkpoint into a model.
+
+  Args:
+    model: keras.Model, or {official name: variable}.
+    path: directory, prefix or file; see `find`.
+    exclude: scopes whose variables keep their initial values; a variable is
+      of a scope if its name begins with it.
+    allow_missing: whether variables may be absent from the file; they keep
+      their initial values.
+
+  Returns:
+    A RestoreReport.
+
+  Raises:
+    InputError: no checkpoint, a shape that differs, a variable that is
+      absent, or no variable in common. Nothing is changed then.
+  """
+  prefix = find(path)
+  variables = model if isinstance(model, Mapping) else named_variables(model)
+  stored = read(prefix)
+  wanted = {
+    name: variable
+    for name, variable in variables.items()
+    if not name.startswith(tuple(exclude))
+  }
+  found = [name for name in wanted if name in stored]
+  missing = [name for name in wanted if name not in stored]
+  if wanted and not found:
+    raise InputError(
+      f'{prefix}: the checkpoint has no variable of this model. It holds '
+      f'{_scopes(stored)}; the model has {_scopes(variables)}. Is '
+      '--model_variant right?'
+    )
+  _check_shapes(prefix, {name: wanted[name] for name in found}, stored)
+  if missing and not allow_missing:
+    raise InputError(
+      f'{prefix}: the checkpoint lacks {len(missing)} of the '
+      f"model's {len(wanted)} variables: {_abridge(missing)}. It holds "
+      f'{_scopes(stored)}. Give the model flags it was trained with.'
+    )
+  # Read everything before anything is assigned.
+  values = {name: stored[name][1]() for name in found}
+  for name, value in values.items():
+    wanted[name].assign(value)
+  return RestoreReport(
+    checkpoint=prefix,
+    restored=found,
+    initialized=[name for name in variables if name not in values],
+    left_over=sorted(
+      name
+      for name in stored
+      if name not in variables and not _SLOT.search(name)
+    ),
+  )
+
+
+def _scopes(names):
+  """The first parts of variable names, slots left out."""
+  return ', '.join(
+    sorted({name.split('/')[0] for name in names if not _SLOT.search(name)})
+  )
+
+
+def _check_shapes(prefix, variables, stored):
+  wrong = [
+    name
+    for name, variable in variables.items()
+    if tuple(variable.shape) != stored[name][0]
+  ]
+  if not wrong:
+    return
+  details = '; '.join(
+    f'{name} is {list(stored[name][0])} in the file and '
+    f'{list(variables[name].shape)} in the model'
+    for name in wrong[:4]
+  )
+  cure = 'Give the model flags it was trained with.'
+  if all(name.startswith('logits/') for name in wrong):
+    cure = (
+      'The number of classes differs. To fine-tune on other classes, train '
+      'with --initialize_last_layer=false (and '
+      '--last_layers_contain_logits_only to keep ASPP and decoder).'
+    )
+  raise InputError(
+    f'{prefix}: {len(wrong)} variables have other shapes: {details}. {cure}'
+  )
+
+
+# Saving.
+
+
+def save(directory, step, values, keep_max=5):
+  """Writes model.ckpt-<step> and points the state file at it.
+
+  The files get their names, and the state file is replaced, only when all has
+  been written: a crash or a full disk leaves the older checkpoints as they
+  were.
+
+  Args:
+    directory: where; made if absent.
+    step: the training step, stored as `global_step` too.
+    values: {official name: variable, tensor or array}.
+    keep_max: how many checkpoints of the state file to keep, 0 for all.
+
+  Returns:
+    The prefix.
+
+  Raises:
+    InputError: the files cannot be written.
+  """
+  prefix = os.path.join(directory, f'{_PREFIX}-{step}')
+  values = {name: np.asarray(value) for name, value in values.items()}
+  values[GLOBAL_STEP] = np.asarray(step, np.int64)
+  try:
+    tf.io.gfile.makedirs(directory)
+    with _temporary_prefix(directory) as temporary:
+      tf.raw_ops.SaveV2(
+        prefix=temporary,
+        tensor_names=list(values),
+        shape_and_slices=[''] * len(values),
+        tensors=list(values.values()),
+      )
+      # The index last: a checkpoint exists once its index does.
+      for file in sorted(tf.io.gfile.glob(temporary + '.*')):
+        target = prefix + file[len(temporary) :]
+        tf.io.gfile.rename(file, target, overwrite=True)
+    _update_state(directory, prefix, keep_max)
+  except (OSError, tf.errors.OpError) as error:
+    raise InputError(
+      f'{prefix}: the checkpoint could not be written: {_first_line(error)}. '
+      'Earlier checkpoints are intact. Free some space or make the directory '
+      'writable, and start the same command again.'
+    ) from error
+  return prefix
+
+
+@contextlib.contextmanager
+def _temporary_prefix(directory):
+  """A prefix in the same directory; what is left under it is removed."""
+  name = next(tempfile._get_candidate_names())
+  temporary = os.path.join(directory, f'.tmp-{name}')
+  try:
+    yield temporary
+  finally:
+    for file in tf.io.gfile.glob(temporary + '*'):
+      tf.io.gfile.remove(file)
+
+
+def _update_state(directory, prefix, keep_max):
+  state = tf.train.get_checkpoint_state(directory)
+  kept = list(state.all_model_checkpoint_paths) if state else []
+  kept = [
+    path
+    for path in kept
+    if path != prefix and tf.io.gfile.exists(path + '.index')
+  ]
+  kept.append(prefix)
+  dropped = kept[:-keep_max] if keep_max else []
+  kept = kept[len(dropped) :]
+  tf.compat.v1.train.update_checkpoint_state(
+    directory, prefix, all_model_checkpoint_paths=kept
+  )
+  for path in dropped:
+    for file in tf.io.gfile.glob(path + '.*'):
+      tf.io.gfile.remove(file)
+
+
+# Model options.
+
+
+def save_options(directory, options):
+  """Writes model_options.json into a directory."""
+  write_text(
+    os.path.join(directory, common.MODEL_OPTIONS_FILE), options.to_json()
+  )
+
+
+def write_text(path, text):
+  """Writes a small file under a temporary name, then renames it."""
+  tf.io.gfile.makedirs(os.path.dirname(path))
+  temporary = path + '.tmp'
+  with tf.io.gfile.GFile(temporary, 'w') as file:
+    file.write(text)
+  tf.io.gfile.rename(temporary, path, overwrite=True)
+
+
+def load_options(path):
+  """The ModelOptions beside a checkpoint, or None.
+
+  Args:
+    path: directory, prefix or file of a checkpoint.
+
+  Raises:
+    InputError: model_options.json is there and cannot be understood.
+  """
+  directory = path if tf.io.gfile.isdir(path) else os.path.dirname(path)
+  path = os.path.join(directory, common.MODEL_OPTIONS_FILE)
+  if not tf.io.gfile.exists(path):
+    return None
+  with tf.io.gfile.GFile(path) as file:
+    text = file.read()
+  try:
+    return common.ModelOptions.from_dict(json.loads(text))
+  except (ValueError, TypeError, AttributeError) as error:
+    raise InputError(f'{path}: not valid model options: {error}') from error
+
+
+def resnet_root_convs(path):
+  """How many 3x3 convolutions the stem of a stored `_beta` ResNet has.
+
+  Args:
+    path: directory, prefix or file of a checkpoint.
+
+  Returns:
+    2, 3, or None where the checkpoint is of another network.
+  """
+  names = read(find(path))
+  for count in (3, 2):
+    if any(re.search(rf'/conv1_{count}/weights$', name) for name in names):
+      return count
+  return None

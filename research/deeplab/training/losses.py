@@ -1,0 +1,127 @@
+"""Losses of the training step."""
+
+import tensorflow as tf
+
+# Below this many pixels (none, that is) the loss is zero; official guard
+# against a division by zero.
+_MIN_PIXELS = 1e-5
+
+
+def softmax_cross_entropy_loss_for_each_scale(
+  scales_to_logits,
+  labels,
+  num_classes,
+  ignore_label,
+  loss_weight=1.0,
+  upsample_logits=True,
+  hard_example_mining_step=0,
+  top_k_percent_pixels=1.0,
+  global_step=0,
+):
+  """Softmax cross entropy of each scale's logits.
+
+  The losses of the pixels are weighted, summed and divided by the number of
+  pixels that are not ignored; their weights do not enter the divisor. With
+  `top_k_percent_pixels` below 1 only the pixels with the largest losses count,
+  and the divisor is the number of those whose loss is not zero. A batch of
+  ignored pixels alone has loss 0 and gradient 0.
+
+  Args:
+    scales_to_logits: {name of the scale: float32 [batch, h, w, num_classes]}.
+    labels: int32 [batch, height, width, 1].
+    num_classes: number of classes.
+    ignore_label: label of the pixels that do not count.
+    loss_weight: one number for all pixels, or one for each class.
+    upsample_logits: resize the logits to the labels' size (True) or the
+      labels to the logits' size (False).
+    hard_example_mining_step: the share of pixels that count falls linearly
+      from 1 to `top_k_percent_pixels` until this step; 0 for no ramp.
+    top_k_percent_pixels: share in 0..1 of the pixels that count.
+    global_step: integer or integer tensor, number of finished steps.
+
+  Returns:
+    {name of the scale: float32 scalar}.
+  """
+  losses = {}
+  for scale, logits in scales_to_logits.items():
+    if upsample_logits:
+      logits = tf.raw_ops.ResizeBilinear(
+        images=logits, size=_size(labels), align_corners=True
+      )
+      scaled_labels = labels
+    else:
+      scaled_labels = tf.raw_ops.ResizeNearestNeighbor(
+        images=labels, size=_size(logits), align_corners=True
+      )
+    pixel_losses, keep_mask = _pixel_losses(
+      tf.reshape(logits, [-1, num_classes]),
+      tf.reshape(scaled_labels, [-1]),
+      ignore_label,
+      loss_weight,
+    )
+    if top_k_percent_pixels < 1.0:
+      count = _num_hard_pixels(
+        tf.size(pixel_losses),
+        top_k_percent_pixels,
+        hard_example_mining_step,
+        global_step,
+      )
+      pixel_losses = _largest(pixel_losses, count)
+      keep_mask = tf.cast(tf.not_equal(pixel_losses, 0.0), tf.float32)
+    losses[scale] = _mean_of_present(pixel_losses, keep_mask)
+  return losses
+
+
+def _size(images):
+  """[height, width], as integers where they are static."""
+  size = images.shape[1:3]
+  return size.as_list() if size.is_fully_defined() else tf.shape(images)[1:3]
+
+
+def _pixel_losses(logits, labels, ignore_label, loss_weight):
+  """Weighted loss of each pixel, and 1.0 where it is not ignored.
+
+  Args:
+    logits: float32 [pixels, classes].
+    labels: int32 [pixels].
+    ignore_label: label of the pixels that do not count.
+    loss_weight: a number or a list with one for each class.
+  """
+  kept = tf.not_equal(labels, ignore_label)
+  keep_mask = tf.cast(kept, tf.float32)
+  # Any class will do where the weight is zero.
+  labels = tf.where(kept, labels, 0)
+  weights = keep_mask
+  if isinstance(loss_weight, int | float):
+    weights *= float(loss_weight)
+  else:
+    weights *= tf.gather(tf.constant(loss_weight, tf.float32), labels)
+  losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+    labels=labels, logits=logits
+  )
+  return losses * weights, keep_mask
+
+
+def _num_hard_pixels(num_pixels, share, ramp_steps, global_step):
+  """How many pixels count at this step, in float32 as in the original."""
+  num_pixels = tf.cast(num_pixels, tf.float32)
+  if ramp_steps:
+    ratio = tf.minimum(1.0, tf.cast(global_step, tf.float32) / ramp_steps)
+    share = ratio * share + (1.0 - ratio)
+  return tf.cast(share * num_pixels, tf.int32)
+
+
+def _largest(losses, count):
+  """The losses in descending order, with zeros after the first `count`.
+
+  Sorting all of them keeps the shape static, which XLA needs, where `count`
+  depends on the step.
+  """
+  losses = tf.sort(losses, direction='DESCENDING')
+  return tf.where(tf.range(tf.size(losses)) < count, losses, 0.0)
+
+
+def _mean_of_present(losses, keep_mask):
+  num_present = tf.reduce_sum(keep_mask)
+  loss = tf.reduce_sum(losses) / tf.maximum(_MIN_PIXELS, num_present)
+  return tf.cast(num_present > 0, tf.float32) * loss

@@ -1,0 +1,45 @@
+"""What the tests share: where the data are."""
+
+import os
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / 'tests'))
+
+
+@pytest.fixture
+def testdata():
+  """The folder of golden files that the repository carries."""
+  return ROOT / 'tests' / 'testdata'
+
+
+@pytest.fixture
+def repository():
+  """The root of the repository."""
+  return ROOT
+
+
+def _beside(kind, path):
+  """A file or folder outside the repository, or a skip that names it."""
+  base = os.environ.get(f'DEEPLAB_TEST_{kind.upper()}')
+  base = pathlib.Path(base) if base else ROOT.parent / 'shared' / kind
+  if not (base / path).exists():
+    pytest.skip(
+      f'{path} is not there; point DEEPLAB_TEST_{kind.upper()} at its folder.'
+    )
+  return base / path
+
+
+@pytest.fixture
+def real_data():
+  """Finds real images: real_data('VOCdevkit/VOC2012')."""
+  return lambda path: _beside('data', path)
+
+
+@pytest.fixture
+def published_checkpoint():
+  """Finds a published checkpoint by its folder's name."""
+  return lambda path: _beside('checkpoints', path)

@@ -1,0 +1,99 @@
+"""Networks and predictions against what the original computed."""
+
+import hashlib
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+import recipe
+from deeplab import checkpoints, common, inference, model
+
+_GOLDEN = pathlib.Path(__file__).parent / 'testdata' / 'golden'
+_INDEX = json.loads((_GOLDEN / 'index.json').read_text())
+# These take more than a few seconds each.
+_SLOW = ('xception_65_os16_513', 'xception_65_os8')
+
+
+def _configurations():
+  for name in _INDEX:
+    slow = any(part in name for part in _SLOW)
+    yield pytest.param(name, marks=[pytest.mark.slow] if slow else [])
+
+
+def make_options(spec):
+  """ModelOptions from the flags of a golden configuration."""
+  flags = dict(spec['flags'])
+  for name in ('decoder_output_stride', 'image_pooling_crop_size'):
+    if name in flags:
+      flags[name] = [int(value) for value in flags[name]]
+  return common.ModelOptions(
+    outputs_to_num_classes=spec['outputs_to_num_classes'],
+    crop_size=spec['crop_size'],
+    atrous_rates=spec['atrous_rates'],
+    output_stride=spec['output_stride'],
+    **flags,
+  )
+
+
+def _check_variables(predictor, golden):
+  variables = checkpoints.named_variables(predictor)
+  described = [
+    [name, list(variable.shape), variable.trainable]
+    for name, variable in variables.items()
+  ]
+  # One digest stands for names, shapes, trainability and order.
+  digest = hashlib.sha256(json.dumps(described).encode()).hexdigest()
+  assert digest == golden['variables_sha256'], described[:5]
+  assert predictor.count_params() == golden['num_parameters']
+  trainable = sum(v.shape.num_elements() for v in predictor.trainable_variables)
+  assert trainable == golden['num_trainable_parameters']
+  return variables
+
+
+def _check_labels(labels, expected, probabilities):
+  """Equal but for pixels whose two best classes are a rounding apart."""
+  differs = labels != expected
+  best = np.sort(probabilities, axis=-1)[..., -2:]
+  assert (best[..., 1] - best[..., 0])[differs].max(initial=0.0) < 1e-5
+
+
+@pytest.mark.parametrize('name', _configurations())
+def test_equals_the_original(name):
+  golden = _INDEX[name]
+  spec = golden['spec']
+  arrays = np.load(_GOLDEN / f'{name}.npz')
+  options = make_options(spec)
+  images = arrays['image'][np.newaxis].astype(np.float32)
+
+  predictor = inference.build_predictor(
+    options,
+    spec['eval_scales'] or [1.0],
+    spec['add_flipped_images'],
+    spec['image_pyramid'],
+  )
+  variables = _check_variables(predictor, golden)
+  recipe.assign(variables)
+  assert recipe.weights_sha256(variables) == golden['weights_sha256']
+  network = model.build_model(options, spec['image_pyramid'])
+  recipe.assign(checkpoints.named_variables(network))
+
+  logits = network(images)
+  predictions = predictor(images)
+  for key, expected in arrays.items():
+    output, _, item = key.partition('__')
+    stride = golden['strides'].get(key, 1)
+    if 'logits' in item:
+      value = logits[output][item][0].numpy()[::stride, ::stride]
+      assert np.abs(value - expected).max() <= 1e-4 * expected.std(), key
+    elif item == 'averaged_softmax' or (
+      item.endswith('_prob') and not spec['eval_scales']
+    ):
+      # The original's multi-scale probabilities are softmaxed twice.
+      name = item if output == 'predictions' else output + '_prob'
+      value = predictions[name][0].numpy()
+      assert np.abs(value[::stride, ::stride] - expected).max() < 1e-5, key
+    elif output == 'predictions' and not item.endswith('_prob'):
+      probabilities = predictions[item + '_prob'][0].numpy()
+      _check_labels(predictions[item][0].numpy(), expected, probabilities)
