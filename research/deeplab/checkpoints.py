@@ -22,6 +22,9 @@ from deeplab.common import InputError
 
 GLOBAL_STEP = 'global_step'
 
+# TensorFlow's checkpoint reader turns status codes into any of these.
+_READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, LookupError)
+
 _PREFIX = 'model.ckpt'
 # What optimisers and moving averages add to a checkpoint; no part of a model.
 _SLOT = re.compile(
@@ -101,7 +104,7 @@ def read(prefix):
   try:
     reader = tf.train.load_checkpoint(prefix)
     shapes = reader.get_variable_to_shape_map()
-  except (tf.errors.OpError, RuntimeError, ValueError) as error:
+  except _READ_ERRORS as error:
     raise InputError(
       f'{prefix}: the checkpoint cannot be read: {_first_line(error)}'
     ) from error
@@ -110,7 +113,7 @@ def read(prefix):
     def get():
       try:
         return reader.get_tensor(name)
-      except (tf.errors.OpError, RuntimeError) as error:
+      except _READ_ERRORS as error:
         raise InputError(
           f'{prefix}: variable {name} cannot be read, the file is damaged: '
           f'{_first_line(error)}'
@@ -203,13 +206,13 @@ def restore(model, path, exclude=(), allow_missing=False):
       f'{_scopes(stored)}; the model has {_scopes(variables)}. Is '
       '--model_variant right?'
     )
-  _check_shapes(prefix, {name: wanted[name] for name in found}, stored)
   if missing and not allow_missing:
     raise InputError(
       f'{prefix}: the checkpoint lacks {len(missing)} of the '
       f"model's {len(wanted)} variables: {_abridge(missing)}. It holds "
       f'{_scopes(stored)}. Give the model flags it was trained with.'
     )
+  _check_shapes(prefix, {name: wanted[name] for name in found}, stored)
   # Read everything before anything is assigned.
   values = {name: stored[name][1]() for name in found}
   for name, value in values.items():
@@ -247,7 +250,11 @@ def _check_shapes(prefix, variables, stored):
     for name in wrong[:4]
   )
   cure = 'Give the model flags it was trained with.'
-  if all(name.startswith('logits/') for name in wrong):
+  if all(
+    name.startswith('logits/')
+    and tuple(variables[name].shape[:-1]) == stored[name][0][:-1]
+    for name in wrong
+  ):
     cure = (
       'The number of classes differs. To fine-tune on other classes, train '
       'with --initialize_last_layer=false (and '

@@ -267,6 +267,7 @@ def _define_flags_not_built():
     'nas_use_classification_head', False, 'Not supported yet.'
   )
   flags.DEFINE_integer('quantize_delay_step', -1, 'Not supported yet.')
+  flags.DEFINE_string('master', '', 'Not supported: sessions are no more.')
 
 
 def define_scale_flags(scales_name='eval_scales'):

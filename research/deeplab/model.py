@@ -16,21 +16,19 @@ import tensorflow as tf
 
 from deeplab import slim
 from deeplab.common import InputError
-from deeplab.core import feature_extractor, utils
+from deeplab.core import aspp, feature_extractor, utils
+from deeplab.core.aspp import (
+  ASPP_SCOPE,
+  CONCAT_PROJECTION_SCOPE,
+  IMAGE_POOLING_SCOPE,
+)
 
 LOGITS_SCOPE_NAME = 'logits'
 MERGED_LOGITS_SCOPE = 'merged_logits'
-IMAGE_POOLING_SCOPE = 'image_pooling'
-ASPP_SCOPE = 'aspp'
-CONCAT_PROJECTION_SCOPE = 'concat_projection'
 DECODER_SCOPE = 'decoder'
 META_ARCHITECTURE_SCOPE = 'meta_architecture'
 
 PROB_SUFFIX = '_prob'
-
-# Of ASPP and decoder.
-_BATCH_NORM_DECAY = 0.9997
-_BATCH_NORM_EPSILON = 1e-5
 
 # Channels that the decoder reduces low-level features to (v3+, table 1).
 _DECODER_PROJECTION_FILTERS = 48
@@ -221,30 +219,6 @@ def _get_logits(
   }
 
 
-def _head_arg_scope(options, weight_decay, is_training):
-  """slim's defaults for ASPP and decoder."""
-  bounded = options.use_bounded_activation
-  return slim.nested_arg_scope(
-    (
-      [slim.conv2d, slim.separable_conv2d],
-      {
-        'weights_regularizer': slim.l2_regularizer(weight_decay),
-        'activation_fn': keras.ops.relu6 if bounded else keras.ops.relu,
-        'normalizer_fn': slim.batch_norm,
-      },
-    ),
-    (
-      [slim.batch_norm],
-      {
-        'is_training': is_training,
-        'decay': options.batch_norm_decay or _BATCH_NORM_DECAY,
-        'epsilon': _BATCH_NORM_EPSILON,
-        'scale': True,
-      },
-    ),
-  )
-
-
 # Features: backbone and ASPP.
 
 
@@ -277,74 +251,11 @@ def extract_features(
   )
   if not model_options.aspp_with_batch_norm:
     return features, end_points
-  with _head_arg_scope(
+  with aspp.head_arg_scope(
     model_options, weight_decay, is_training and fine_tune_batch_norm
   ):
-    net = _aspp(features, images, model_options, weight_decay, is_training)
+    net = aspp.aspp(features, model_options, weight_decay, is_training)
   return net, end_points
-
-
-def _aspp(features, images, options, weight_decay, is_training):
-  """Atrous spatial pyramid pooling (v3, figure 5)."""
-  depth = options.aspp_convs_filters
-  gated = options.aspp_with_squeeze_and_excitation
-  branches = []
-  if options.add_image_level_feature:
-    image_feature = _image_level_feature(features, images, options)
-    if not gated:
-      branches.append(image_feature)
-  branches.append(slim.conv2d(features, depth, 1, scope=f'{ASPP_SCOPE}0'))
-  for i, rate in enumerate(options.atrous_rates or [], 1):
-    scope = f'{ASPP_SCOPE}{i}'
-    if options.aspp_with_separable_conv:
-      branch = utils.split_separable_conv2d(
-        features, depth, rate=rate, weight_decay=weight_decay, scope=scope
-      )
-    else:
-      branch = slim.conv2d(features, depth, 3, rate=rate, scope=scope)
-    branches.append(branch)
-  net = branches[0]
-  if len(branches) > 1:
-    net = keras.ops.concatenate(branches, axis=-1)
-  if options.aspp_with_concat_projection:
-    net = slim.conv2d(net, depth, 1, scope=CONCAT_PROJECTION_SCOPE)
-    net = slim.dropout(
-      net,
-      keep_prob=0.9,
-      is_training=is_training,
-      scope=f'{CONCAT_PROJECTION_SCOPE}_dropout',
-    )
-  if options.add_image_level_feature and gated:
-    net = net * image_feature
-  return net
-
-
-def _image_level_feature(features, images, options):
-  """Image pooling, 1x1 convolution, and a resize to the features' size."""
-  scale = 1.0 / options.output_stride
-  if options.crop_size:
-    pooling_crop = options.image_pooling_crop_size or options.crop_size
-    net = slim.avg_pool2d(
-      features,
-      utils.scale_size(pooling_crop, scale),
-      options.image_pooling_stride,
-    )
-    size = utils.scale_size(options.crop_size, scale)
-  else:
-    net = keras.ops.mean(features, axis=(1, 2), keepdims=True)
-    size = utils.spatial_size(features)
-  if options.aspp_with_squeeze_and_excitation:
-    sigmoid = keras.ops.sigmoid
-    if options.image_se_uses_qsigmoid:
-      sigmoid = utils.q_sigmoid
-    gate = {'activation_fn': sigmoid, 'normalizer_fn': None}
-  else:
-    # ReLU even where the other activations are bounded.
-    gate = {'activation_fn': keras.ops.relu}
-  net = slim.conv2d(
-    net, options.aspp_convs_filters, 1, scope=IMAGE_POOLING_SCOPE, **gate
-  )
-  return utils.resize_bilinear(net, size)
 
 
 # Decoder.
@@ -387,7 +298,7 @@ def refine_by_decoder(
   if model_options.decoder_output_is_logits:
     linear = {'activation_fn': None, 'normalizer_fn': None}
   with (
-    _head_arg_scope(
+    aspp.head_arg_scope(
       model_options, weight_decay, is_training and fine_tune_batch_norm
     ),
     slim.arg_scope([slim.conv2d, slim.separable_conv2d], **linear),

@@ -42,12 +42,13 @@ def evaluate(predict, dataset):
   return matrix
 
 
-def write_results(matrix, logdir, step, prefix, tag, class_names=None):
+def write_results(matrix, logdir, writer, step, prefix, tag, class_names=None):
   """Writes an evaluation as JSON files and for TensorBoard.
 
   Args:
     matrix: a metrics.ConfusionMatrix.
-    logdir: folder for miou_<step>.json, miou_latest.json and the event file.
+    logdir: folder for miou_<step>.json and miou_latest.json.
+    writer: tf.summary writer for the scalars.
     step: training step of the checkpoint.
     prefix: the checkpoint.
     tag: see `metrics.predictions_tag`.
@@ -71,11 +72,10 @@ def write_results(matrix, logdir, step, prefix, tag, class_names=None):
   text = json.dumps(values, indent=1, allow_nan=False) + '\n'
   for name in (f'miou_{step}.json', LATEST_FILE):
     checkpoints.write_text(os.path.join(logdir, name), text)
-  writer = tf.summary.create_file_writer(logdir)
   with writer.as_default(step=step):
     for name, value in scalars.items():
       tf.summary.scalar(name, value)
-  writer.close()
+  writer.flush()
   return values
 
 
@@ -86,7 +86,7 @@ def run(job, eval_logdir):
 
   Args:
     job: a prediction.Job.
-    eval_logdir: see `write_results`.
+    eval_logdir: folder for the files of `write_results` and TensorBoard.
 
   Returns:
     The values of the last evaluation (see `write_results`).
@@ -96,13 +96,14 @@ def run(job, eval_logdir):
   # Now rather than after an hour of evaluation.
   with prediction.clear_write_errors(eval_logdir):
     tf.io.gfile.makedirs(eval_logdir)
+    writer = tf.summary.create_file_writer(eval_logdir)
   for item in job.runs():
     names = item.dataset.info.class_names
     matrix = evaluate(item.predict, item.dataset)
     print(metrics.to_table(matrix, names))
     with prediction.clear_write_errors(eval_logdir):
       values = write_results(
-        matrix, eval_logdir, item.step, item.prefix, tag, names
+        matrix, eval_logdir, writer, item.step, item.prefix, tag, names
       )
     path = os.path.join(eval_logdir, f'miou_{item.step}.json')
     print(f'{tag} of {matrix.num_images} images: {path}', flush=True)

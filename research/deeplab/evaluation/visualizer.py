@@ -33,14 +33,13 @@ def raw_name(image_name):
   """Name, without extension, of the file of an image's raw prediction.
 
   Args:
-    image_name: name in the record (bytes or str): with or without folders and
-      with or without the extension of an image.
+    image_name: name in the record, bytes: with or without folders and with or
+      without the extension of an image.
   """
-  if isinstance(image_name, bytes):
-    image_name = image_name.decode()
-  stem, extension = os.path.splitext(os.path.basename(image_name))
+  name = os.path.basename(image_name.decode())
+  stem, extension = os.path.splitext(name)
   # '2007_000.33' has no extension, whatever splitext thinks.
-  return stem if extension.lower() in _IMAGE_EXTENSIONS else stem + extension
+  return stem if extension.lower() in _IMAGE_EXTENSIONS else name
 
 
 def _resize(values, size, method):
@@ -104,6 +103,25 @@ def _save_pictures(index, image, labels, folder, colormap):
   )
 
 
+def _new_name(image_name, names):
+  """`raw_name` of an image, noted in `names`, where it must be new."""
+  raw, image_name = raw_name(image_name), image_name.decode()
+  if raw in names:
+    raise InputError(
+      f'The raw predictions of the images {names[raw]!r} and {image_name!r} '
+      f'would both be {raw}.png. Give the images different names.'
+    )
+  names[raw] = image_name
+  return raw
+
+
+def _save_raw(labels, folder, name, is_cityscapes):
+  """Saves the labels themselves."""
+  if is_cityscapes:
+    labels = np.array(CITYSCAPES_EVAL_IDS, np.uint8)[labels]
+  save_annotation.save_annotation(labels, folder, name, add_colormap=False)
+
+
 def visualize(
   predict, dataset, vis_logdir, colormap='pascal', also_save_raw=False
 ):
@@ -126,31 +144,18 @@ def visualize(
   """
   folder = os.path.join(vis_logdir, PREDICTION_FOLDER)
   raw_folder = os.path.join(vis_logdir, RAW_PREDICTION_FOLDER)
-  tf.io.gfile.makedirs(folder)
-  tf.io.gfile.makedirs(raw_folder)
-  eval_ids = None
-  if dataset.info.name == CITYSCAPES_NAME:
-    eval_ids = np.array(CITYSCAPES_EVAL_IDS, np.uint8)
-  written = {}
+  with prediction.clear_write_errors(vis_logdir):
+    tf.io.gfile.makedirs(folder)
+    tf.io.gfile.makedirs(raw_folder)
+  is_cityscapes = dataset.info.name == CITYSCAPES_NAME
+  names = {}
   count = 0
   for name, image, labels in _samples(predict, dataset):
-    _save_pictures(count, image, labels, folder, colormap)
+    with prediction.clear_write_errors(vis_logdir):
+      _save_pictures(count, image, labels, folder, colormap)
+      if also_save_raw:
+        _save_raw(labels, raw_folder, _new_name(name, names), is_cityscapes)
     count += 1
-    if not also_save_raw:
-      continue
-    raw = raw_name(name)
-    if raw in written:
-      raise InputError(
-        f'The raw predictions of images {written[raw]!r} and {name!r} would '
-        f'both be {raw}.png. Give the images different names.'
-      )
-    written[raw] = name
-    save_annotation.save_annotation(
-      labels if eval_ids is None else eval_ids[labels],
-      raw_folder,
-      raw,
-      add_colormap=False,
-    )
   return count
 
 

@@ -1,0 +1,103 @@
+"""Converts PASCAL VOC 2012, or data in its layout, to TFRecord files.
+
+  python datasets/build_voc2012_data.py \
+    --image_folder=VOCdevkit/VOC2012/JPEGImages \
+    --semantic_segmentation_folder=VOCdevkit/VOC2012/SegmentationClass \
+    --list_folder=VOCdevkit/VOC2012/ImageSets/Segmentation \
+    --output_dir=tfrecord
+
+Every <split>.txt of the list folder becomes a split. Masks may be the palette
+images of PASCAL VOC, RGB images in its colours, or grey images of indices; no
+separate step removes the colour map. For a data set of one's own,
+--dataset_info names a JSON file with its name, num_classes, class_names and so
+on.
+"""
+
+from absl import flags
+
+from deeplab import flags as deeplab_flags
+from deeplab.datasets import build_data, dataset_info
+from deeplab.datasets.dataset_info import DatasetInfo
+
+_IMAGE_FOLDER = flags.DEFINE_string(
+  'image_folder', './VOCdevkit/VOC2012/JPEGImages', 'Folder of the images.'
+)
+_LABEL_FOLDER = flags.DEFINE_string(
+  'semantic_segmentation_folder',
+  './VOCdevkit/VOC2012/SegmentationClass',
+  'Folder of the masks: palette, RGB or grey PNG files.',
+)
+_LIST_FOLDER = flags.DEFINE_string(
+  'list_folder',
+  './VOCdevkit/VOC2012/ImageSets/Segmentation',
+  'Folder of the lists, <split>.txt.',
+)
+_OUTPUT_DIR = flags.DEFINE_string(
+  'output_dir', './tfrecord', 'Folder that the TFRecord files go into.'
+)
+_IMAGE_FORMAT = flags.DEFINE_enum(
+  'image_format',
+  None,
+  build_data.IMAGE_EXTENSIONS,
+  'Extension of the images; whichever exists if not given.',
+)
+_DATASET_INFO = flags.DEFINE_string(
+  'dataset_info',
+  None,
+  'JSON file that describes the classes of other data in this layout; the 21 '
+  'classes of PASCAL VOC if not given.',
+)
+
+
+def convert(
+  image_folder: str,
+  semantic_segmentation_folder: str,
+  list_folder: str,
+  output_dir: str,
+  image_format: str | None = None,
+  info: DatasetInfo | None = None,
+) -> DatasetInfo:
+  """Converts every list of a folder.
+
+  Args:
+    image_folder: folder of the images.
+    semantic_segmentation_folder: folder of the masks.
+    list_folder: folder of the lists, <split>.txt.
+    output_dir: folder that the TFRecord files go into.
+    image_format: extension of the images, None for whichever exists.
+    info: the classes, None for those of PASCAL VOC.
+
+  Returns:
+    The data set with the number of examples of each split.
+
+  Raises:
+    InputError: a file is missing or not acceptable.
+  """
+  splits = {
+    split: build_data.find_examples(
+      path, image_folder, semantic_segmentation_folder, image_format
+    )
+    for split, path in build_data.find_lists(list_folder).items()
+  }
+  info = info or dataset_info.BUILTIN['pascal_voc_seg']
+  return build_data.convert(splits, output_dir, info)
+
+
+def main():
+  """Converts what the flags name."""
+  info = None
+  if _DATASET_INFO.value:
+    info = dataset_info.load(_DATASET_INFO.value)
+  info = convert(
+    _IMAGE_FOLDER.value,
+    _LABEL_FOLDER.value,
+    _LIST_FOLDER.value,
+    _OUTPUT_DIR.value,
+    _IMAGE_FORMAT.value,
+    info,
+  )
+  print(f'{info.name}: {info.splits} in {_OUTPUT_DIR.value}')
+
+
+if __name__ == '__main__':
+  deeplab_flags.run(main)

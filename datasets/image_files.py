@@ -1,0 +1,267 @@
+"""Image and label files, checked and brought to the form records hold.
+
+A record holds an image that decodes to three 8-bit channels and a label that
+decodes to one grey level a pixel, the class. Files that already are so keep
+their bytes. Others are changed where no information is lost, and refused with
+the reason where it would be.
+"""
+
+import dataclasses
+import io
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from deeplab.common import InputError
+from deeplab.datasets import class_tables
+from deeplab.datasets.dataset_info import DatasetInfo
+
+# Names of Pillow's formats in records. MPO is a JPEG file of a camera, with
+# further pictures behind the first.
+_FORMATS = {'JPEG': 'jpeg', 'MPO': 'jpeg', 'PNG': 'png'}
+
+# Position of the bit depth in a PNG file.
+_PNG_DEPTH = 24
+
+# EXIF tag of the rotation, and those of its values that mean one.
+_EXIF_ORIENTATION = 0x0112
+_ROTATIONS = range(2, 9)
+
+# Modes in which a pixel is red, green and blue, or becomes so without loss.
+_IMAGE_MODES = ('RGB', 'L', '1', 'P', 'RGBA', 'LA')
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedImage:
+  """A file as it goes into a record.
+
+  Attributes:
+    data: the encoded bytes.
+    format: 'jpeg' or 'png'.
+    height: in pixels.
+    width: in pixels.
+  """
+
+  data: bytes
+  format: str
+  height: int
+  width: int
+
+
+def _open(path):
+  """Reads and decodes a file entirely.
+
+  Returns:
+    The bytes and the decoded Pillow image.
+  """
+  try:
+    with open(path, 'rb') as source:
+      data = source.read()
+  except OSError as error:
+    raise InputError(f'cannot read {path}: {error.strerror}.') from error
+  try:
+    # Decoding does not look at the checksums of a PNG file, `verify` does.
+    Image.open(io.BytesIO(data)).verify()
+    image = Image.open(io.BytesIO(data))
+    image.load()
+  except UnidentifiedImageError as error:
+    raise InputError(
+      f'{path} is not an image ({len(data)} bytes). Replace it by a JPEG or '
+      'PNG file.'
+    ) from error
+  except (
+    OSError,
+    SyntaxError,
+    ValueError,
+    Image.DecompressionBombError,
+  ) as error:
+    raise InputError(
+      f'{path} is damaged or truncated and cannot be decoded: {error}. '
+      'Replace the file.'
+    ) from error
+  if image.format not in _FORMATS:
+    raise InputError(
+      f'{path} is a {image.format} file. Expected JPEG or PNG; convert it.'
+    )
+  # Pillow drops the low bits of some 16-bit files without saying so.
+  if image.format == 'PNG' and data[_PNG_DEPTH] == 16:
+    raise InputError(
+      f'{path} has 16 bits a channel, of which records keep 8. Convert it to '
+      '8 bits.'
+    )
+  return data, image
+
+
+def _to_png(image):
+  with io.BytesIO() as output:
+    image.save(output, 'PNG')
+    return output.getvalue()
+
+
+def _without_alpha(image, path):
+  """Drops an alpha channel that makes nothing transparent."""
+  if image.mode not in ('RGBA', 'LA') and 'transparency' not in image.info:
+    return image
+  image = image.convert('RGBA')
+  lowest = image.getchannel('A').getextrema()[0]
+  if lowest != 255:
+    raise InputError(
+      f'{path} is transparent in places (lowest alpha {lowest}), and records '
+      'have no alpha channel. Put it on a background first.'
+    )
+  return image.convert('RGB')
+
+
+def _check_upright(image, path):
+  """Refuses images that viewers rotate and decoders do not."""
+  orientation = image.getexif().get(_EXIF_ORIENTATION)
+  if orientation in _ROTATIONS:
+    raise InputError(
+      f'{path} has the EXIF orientation {orientation}: viewers rotate or '
+      'mirror it, the records would not, and image and label might not fit. '
+      'Rotate the pixels themselves and remove the tag (just remove it if '
+      'the label was drawn on the pixels as they are stored).'
+    )
+
+
+def read_image(path: str) -> EncodedImage:
+  """Reads an image and makes sure that it decodes to 8-bit RGB.
+
+  JPEG files (grey ones too: decoders repeat the channel) and RGB PNG files
+  keep their bytes. Grey and palette PNG files, and those whose alpha is 255
+  everywhere, become RGB PNG files of the same pixels.
+
+  Args:
+    path: a JPEG or PNG file.
+
+  Returns:
+    The encoded image.
+
+  Raises:
+    InputError: the file cannot be decoded, or not without loss (16 bits,
+      transparency, CMYK), or would have to be rotated.
+  """
+  data, image = _open(path)
+  if image.mode not in _IMAGE_MODES:
+    raise InputError(
+      f'{path} has pixels of the kind {image.mode}, which do not become 8-bit '
+      'RGB without loss. Convert it to RGB.'
+    )
+  _check_upright(image, path)
+  width, height = image.size
+  if image.format != 'PNG':
+    return EncodedImage(data, _FORMATS[image.format], height, width)
+  opaque = _without_alpha(image, path)
+  if opaque is not image or image.mode != 'RGB':
+    data = _to_png(opaque.convert('RGB'))
+  return EncodedImage(data, 'png', height, width)
+
+
+def _label_of_color(info):
+  """The labels that the colours of a coloured mask stand for.
+
+  Returns:
+    {(red, green, blue): label}; empty if two classes share a colour.
+  """
+  table = {tuple(color): label for label, color in enumerate(info.colors)}
+  if len(table) < info.num_classes:
+    return {}
+  # The colour of label 255 in the files of PASCAL VOC.
+  table.setdefault(
+    tuple(class_tables.pascal_colormap()[255]), info.ignore_label
+  )
+  return table
+
+
+def _labels_from_colors(pixels, info, path):
+  """Turns [height, width, 3] colours into [height, width] labels."""
+  table = _label_of_color(info)
+  if not table:
+    raise InputError(
+      f'{path} is a coloured mask, but several classes of the data set '
+      f'{info.name!r} share a colour. Give masks of indices instead.'
+    )
+  colors, inverse = np.unique(
+    pixels.reshape(-1, 3), axis=0, return_inverse=True
+  )
+  colors = [tuple(color) for color in colors.tolist()]
+  unknown = [list(color) for color in colors if color not in table]
+  if unknown:
+    raise InputError(
+      f'{path} is a coloured mask with {len(unknown)} colours that are no '
+      f'class of the data set {info.name!r}, for example {unknown[:3]}. '
+      'Correct the mask, or the colours in its dataset_info.json.'
+    )
+  labels = np.array([table[color] for color in colors], np.uint8)
+  return labels[inverse].reshape(pixels.shape[:2])
+
+
+def _decode_label(data, image, path, info):
+  """Labels of a mask file, uint8 [height, width]."""
+  if image.format != 'PNG':
+    raise InputError(
+      f'{path} is a {image.format} file. Labels must be PNG files: anything '
+      'else changes values at the borders.'
+    )
+  # Indices of a palette are labels, whatever the palette makes of them.
+  if image.mode == 'P':
+    return np.asarray(image)
+  if image.mode in ('1', 'L'):
+    if data[_PNG_DEPTH] < 8:
+      raise InputError(
+        f'{path} is a grey PNG of {data[_PNG_DEPTH]} bits, whose values '
+        'decoders spread over 0..255. Save it with 8 bits.'
+      )
+    return np.asarray(image)
+  opaque = _without_alpha(image, path)
+  if opaque.mode == 'RGB':
+    return _labels_from_colors(np.asarray(opaque), info, path)
+  raise InputError(
+    f'{path} has pixels of the kind {image.mode}. Labels must be palette, '
+    'grey or RGB images of 8 bits.'
+  )
+
+
+def _check_values(labels, info, path):
+  """Checks that labels are classes or the ignore label."""
+  values = np.flatnonzero(np.bincount(labels.ravel()))
+  bad = values[(values >= info.num_classes) & (values != info.ignore_label)]
+  if bad.size:
+    raise InputError(
+      f'{path} holds the labels {bad.tolist()}. Expected the classes '
+      f'0..{info.num_classes - 1} of the data set {info.name!r} and the '
+      f'ignore label {info.ignore_label}. Correct the mask, or the '
+      'description of the data set.'
+    )
+
+
+def read_label(
+  path: str, info: DatasetInfo, label_map: Mapping[int, int] | None = None
+) -> EncodedImage:
+  """Reads a mask and makes sure that it decodes to labels.
+
+  Args:
+    path: a PNG file: 8-bit grey (the values are the labels), palette (the
+      indices are), or RGB in the colours of the data set.
+    info: the data set, for the values and colours that may occur.
+    label_map: {label of the file: label of the record}, None for no change.
+
+  Returns:
+    A grey PNG; the file's own bytes where they already are that.
+
+  Raises:
+    InputError: the file cannot be decoded, or holds other values or colours.
+  """
+  data, image = _open(path)
+  labels = _decode_label(data, image, path, info)
+  if label_map:
+    table = np.arange(256, dtype=np.uint8)
+    table[list(label_map)] = list(label_map.values())
+    labels = table[labels]
+  _check_values(labels, info, path)
+  is_final = image.mode == 'L' and 'transparency' not in image.info
+  if not is_final or not np.array_equal(labels, np.asarray(image)):
+    data = _to_png(Image.fromarray(labels))
+  height, width = labels.shape
+  return EncodedImage(data, 'png', height, width)

@@ -1,0 +1,170 @@
+"""Every option of a training run, in one place."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from deeplab.common import InputError, ModelOptions
+from deeplab.training import schedules
+
+OPTIMIZERS = ('momentum', 'adam')
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+  """Options of `loop.train`; names and defaults are the official flags'.
+
+  Attributes:
+    model_options: the network; `crop_size` is the size of the training crops,
+      `label_weights` those of the loss.
+    train_logdir: folder for checkpoints and logs.
+    dataset_dir: folder of the TFRecord files.
+    dataset_name: name of the data set, None for what dataset_info.json in
+      dataset_dir says.
+    train_split: split to train on.
+    image_pyramid: input scales, each with a loss of its own; None for 1.
+    train_batch_size: images a step, over all replicas.
+    training_number_of_steps: step to stop at.
+    min_resize_value: smaller image side before augmentation, None for none.
+    max_resize_value: bound of the larger side.
+    resize_factor: resized sides are a multiple of it plus one.
+    keep_aspect_ratio: False resizes to squares.
+    min_scale_factor: smallest random scale.
+    max_scale_factor: largest random scale.
+    scale_factor_step_size: distance of these scales, 0 for any between.
+    optimizer: 'momentum' or 'adam'.
+    momentum: of the momentum optimiser.
+    adam_learning_rate: constant rate of Adam, which ignores the schedule.
+    adam_epsilon: of Adam.
+    learning_policy: see `schedules.LearningRate`, as for the next nine.
+    base_learning_rate: rate to start from.
+    learning_rate_decay_step: steps between drops of the 'step' policy.
+    learning_rate_decay_factor: factor of each drop.
+    learning_power: exponent of the 'poly' policy.
+    decay_steps: length of 'poly', 0 for the whole training.
+    end_learning_rate: rate at the end of 'poly'.
+    slow_start_step: number of slow steps.
+    slow_start_learning_rate: rate of the slow steps.
+    last_layer_gradient_multiplier: factor of the last layers' gradients.
+    last_layers_contain_logits_only: the last layers are the logits alone, not
+      ASPP and decoder as well.
+    weight_decay: of the convolution kernels.
+    fine_tune_batch_norm: batch norm uses and gathers batch statistics.
+    upsample_logits: the loss is computed at the labels' size.
+    hard_example_mining_step: length of the ramp of hard pixel mining.
+    top_k_percent_pixels: share of the pixels, in 0..1, that count.
+    tf_initial_checkpoint: checkpoint to start from, unless train_logdir has
+      one already.
+    initialize_last_layer: take the last layers from it too.
+    log_steps: steps between log lines.
+    save_interval_secs: seconds between checkpoints.
+    save_interval_steps: also save at multiples of this step; None for never.
+    keep_checkpoint_max: checkpoints to keep, 0 for all.
+    save_summaries_secs: seconds between TensorBoard summaries.
+    save_summaries_images: also images, labels and predictions.
+    profile_logdir: folder for a TensorBoard profile of some steps.
+    num_clones: number of GPUs of this host, or of CPU devices.
+    clone_on_cpu: use CPU devices although there are GPUs.
+    tpu: name or address of a TPU, 'local' on its own host.
+    seed: what initial values, data order, augmentation and dropout are a
+      function of.
+  """
+
+  model_options: ModelOptions
+  train_logdir: str
+  dataset_dir: str
+  dataset_name: str | None = None
+  train_split: str = 'train'
+  image_pyramid: Sequence[float] | None = None
+  train_batch_size: int = 8
+  training_number_of_steps: int = 30000
+
+  min_resize_value: int | None = None
+  max_resize_value: int | None = None
+  resize_factor: int | None = None
+  keep_aspect_ratio: bool = True
+  min_scale_factor: float = 0.5
+  max_scale_factor: float = 2.0
+  scale_factor_step_size: float = 0.25
+
+  optimizer: str = 'momentum'
+  momentum: float = 0.9
+  adam_learning_rate: float = 0.001
+  adam_epsilon: float = 1e-8
+  learning_policy: str = 'poly'
+  base_learning_rate: float = 0.0001
+  learning_rate_decay_step: int = 2000
+  learning_rate_decay_factor: float = 0.1
+  learning_power: float = 0.9
+  decay_steps: float = 0.0
+  end_learning_rate: float = 0.0
+  slow_start_step: int = 0
+  slow_start_learning_rate: float = 0.0001
+  last_layer_gradient_multiplier: float = 1.0
+  last_layers_contain_logits_only: bool = False
+  weight_decay: float = 0.00004
+  fine_tune_batch_norm: bool = True
+  upsample_logits: bool = True
+  hard_example_mining_step: int = 0
+  top_k_percent_pixels: float = 1.0
+
+  tf_initial_checkpoint: str | None = None
+  initialize_last_layer: bool = True
+
+  log_steps: int = 10
+  save_interval_secs: float = 1200
+  save_interval_steps: int | None = None
+  keep_checkpoint_max: int = 5
+  save_summaries_secs: float = 600
+  save_summaries_images: bool = False
+  profile_logdir: str | None = None
+
+  num_clones: int = 1
+  clone_on_cpu: bool = False
+  tpu: str | None = None
+  seed: int = 0
+
+  def __post_init__(self):
+    for name in (
+      'train_batch_size',
+      'training_number_of_steps',
+      'log_steps',
+      'num_clones',
+      'save_interval_steps',
+    ):
+      value = getattr(self, name)
+      if value is not None and value < 1:
+        raise InputError(f'{name} must be at least 1. Received: {value}.')
+    if self.optimizer not in OPTIMIZERS:
+      raise InputError(
+        f'optimizer must be one of {OPTIMIZERS}. Received: {self.optimizer!r}.'
+      )
+    if not 0 < self.top_k_percent_pixels <= 1:
+      raise InputError(
+        'top_k_percent_pixels is a share: above 0, at most 1. '
+        f'Received: {self.top_k_percent_pixels}.'
+      )
+    if self.hard_example_mining_step < 0 or self.keep_checkpoint_max < 0:
+      raise InputError(
+        'hard_example_mining_step and keep_checkpoint_max must not be '
+        f'negative. Received: {self.hard_example_mining_step} and '
+        f'{self.keep_checkpoint_max}.'
+      )
+    if self.model_options.crop_size is None:
+      raise InputError('training needs a crop_size (--train_crop_size).')
+    if not self.train_logdir:
+      raise InputError('train_logdir (--train_logdir) must name a folder.')
+    # Its own checks, before anything is built.
+    self.learning_rate()
+
+  def learning_rate(self) -> schedules.LearningRate:
+    """The schedule."""
+    names = {
+      field.name for field in dataclasses.fields(schedules.LearningRate)
+    } & {field.name for field in dataclasses.fields(self)}
+    return schedules.LearningRate(
+      **{name: getattr(self, name) for name in names}
+    )
+
+  def replace(self, **changes) -> 'TrainConfig':
+    """A copy with some fields changed."""
+    return dataclasses.replace(self, **changes)

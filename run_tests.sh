@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Lint and tests, in the virtual environment that this script makes.
+#   bash run_tests.sh               the fast tests
+#   bash run_tests.sh -m slow       the slow ones; arguments go to pytest
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source environment.sh
+
+ruff check .
+ruff format --check .
+python -m pytest -q --durations=10 "$@"

@@ -1,0 +1,162 @@
+"""Evaluation of a stand-in network on three small images."""
+
+import json
+import math
+import os
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deeplab import common
+from deeplab.common import InputError
+from deeplab.datasets import data_generator
+from deeplab.evaluation import evaluator, metrics, prediction
+
+_TESTDATA = pathlib.Path(__file__).parents[1] / 'testdata'
+_GOLDEN = np.load(_TESTDATA / 'e2e_predictions.npz')
+_NAMES = ('2007_000006', '2007_000007', '2007_000008')
+
+
+def _dataset(batch_size=1, crop_size=(129, 129), **options):
+  return data_generator.Dataset(
+    'pascal_voc_seg',
+    'val',
+    str(_TESTDATA / 'voc_tfrecord'),
+    batch_size,
+    crop_size,
+    model_variant='mobilenet_v2',
+    **options,
+  )
+
+
+class _Golden:
+  """Predicts what the original network predicted, one image after another."""
+
+  def __init__(self, config):
+    self._labels = [_GOLDEN[f'eval__{config}__{n}__prediction'] for n in _NAMES]
+    self._next = 0
+
+  def __call__(self, images):
+    first, self._next = self._next, (self._next + len(images)) % len(_NAMES)
+    return np.stack(self._labels[first : first + len(images)])
+
+
+@pytest.mark.parametrize('batch_size', [1, 2, 3])
+@pytest.mark.parametrize('config', ['single', 'multiscale_flip', 'resize'])
+def test_confusion_equals_the_original(config, batch_size):
+  golden = json.loads((_TESTDATA / 'eval_confusion.json').read_text())[config]
+  dataset = _dataset(batch_size)
+  if config == 'resize':
+    dataset = _dataset(
+      batch_size,
+      (97, 97),
+      min_resize_value=97,
+      max_resize_value=97,
+      resize_factor=16,
+    )
+  matrix = evaluator.evaluate(_Golden(config), dataset)
+  np.testing.assert_array_equal(matrix.counts, golden['confusion'])
+  assert matrix.num_images == 3
+
+
+def test_a_crop_smaller_than_an_image_is_refused():
+  with pytest.raises(InputError, match=r'(?s)2007_00000[67].*12[09]'):
+    evaluator.evaluate(_Golden('single'), _dataset(crop_size=(100, 100)))
+
+
+def test_a_split_without_labels_is_refused():
+  dataset = _dataset()
+  dataset.has_labels = False
+  with pytest.raises(InputError, match='--eval_split=val has no labels'):
+    evaluator.evaluate(_Golden('single'), dataset)
+
+
+def _events(folder):
+  """{(tag, step): value} of all event files of a folder."""
+  values = {}
+  for path in tf.io.gfile.glob(os.path.join(folder, 'events.out.*')):
+    for event in tf.compat.v1.train.summary_iterator(path):
+      for value in event.summary.value:
+        scalar = float(tf.make_ndarray(value.tensor))
+        values[value.tag, event.step] = scalar
+  return values
+
+
+def test_results_as_json_and_events(tmp_path):
+  matrix = metrics.ConfusionMatrix(3)
+  matrix.update(np.array([[0, 0, 1, 1]]), np.array([[0, 2, 1, 1]]))
+  writer = tf.summary.create_file_writer(str(tmp_path))
+  values = evaluator.write_results(
+    matrix,
+    str(tmp_path),
+    writer,
+    7,
+    'model.ckpt-7',
+    'miou_1.0',
+    ['a', 'b', 'c'],
+  )
+  stored = json.loads((tmp_path / 'miou_7.json').read_text())
+  assert stored == values
+  assert stored == json.loads((tmp_path / 'miou_latest.json').read_text())
+  assert stored['miou'] == pytest.approx(0.5)
+  assert stored['checkpoint'] == 'model.ckpt-7' and stored['step'] == 7
+  assert [row['iou'] for row in stored['classes']] == [0.5, 1.0, 0.0]
+  assert stored['scalars']['eval/miou_1.0_class_2'] is None
+  events = _events(tmp_path)
+  assert events['eval/miou_1.0_overall', 7] == pytest.approx(0.5)
+  assert events['eval/miou_1.0_class_1', 7] == pytest.approx(1.0)
+  assert math.isnan(events['eval/miou_1.0_class_2', 7])
+  assert not list(tmp_path.glob('*.partial'))
+
+
+def test_run_follows_training(tmp_path, monkeypatch, capsys):
+  """Two checkpoints: the network is built once, both steps are written."""
+  prefixes = {'run/model.ckpt-1': 'single', 'run/model.ckpt-2': 'resize'}
+  built = []
+
+  class Stub:
+    def __init__(self, options, crop_size, *unused_inference):
+      built.append((options, crop_size))
+
+    def restore(self, prefix):
+      self._golden = _Golden(
+        {'single': 'single', 'resize': 'multiscale_flip'}[prefixes[prefix]]
+      )
+      return int(prefix[-1])
+
+    def __call__(self, images):
+      return self._golden(images)
+
+  monkeypatch.setattr(prediction, 'Predictor', Stub)
+  monkeypatch.setattr(
+    prediction, 'checkpoint_paths', lambda *unused: iter(prefixes)
+  )
+  options = common.ModelOptions({'semantic': 21})
+  variants = []
+
+  def make_dataset(model_variant):
+    variants.append(model_variant)
+    return _dataset(2)
+
+  job = prediction.Job('run', make_dataset, lambda *unused: options, [129, 129])
+  values = evaluator.run(job, str(tmp_path))
+  assert built == [(options, [129, 129])]
+  assert variants == [None, 'mobilenet_v2']
+  golden = json.loads((_TESTDATA / 'eval_confusion.json').read_text())
+  assert {step for _, step in _events(tmp_path)} == {1, 2}
+  first = json.loads((tmp_path / 'miou_1.json').read_text())
+  assert first['miou'] == pytest.approx(golden['single']['miou'])
+  assert values['miou'] == pytest.approx(golden['multiscale_flip']['miou'])
+  assert json.loads((tmp_path / 'miou_latest.json').read_text()) == values
+  printed = capsys.readouterr().out
+  assert 'step 2' in printed
+  assert printed.count('tvmonitor') == 2 and printed.count('mIoU') == 2
+
+
+def test_a_log_folder_that_cannot_be_written(tmp_path):
+  (tmp_path / 'file').touch()
+  job = prediction.Job('run', None, None, [129, 129])
+  with pytest.raises(InputError, match='file/eval cannot be written to'):
+    evaluator.run(job, str(tmp_path / 'file' / 'eval'))

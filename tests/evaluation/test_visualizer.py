@@ -1,0 +1,201 @@
+"""Pictures of a stand-in network's predictions on three small images."""
+
+import os
+import pathlib
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deeplab import common
+from deeplab.common import InputError
+from deeplab.datasets import data_generator
+from deeplab.evaluation import prediction, visualizer
+from deeplab.utils import get_dataset_colormap
+
+_TESTDATA = pathlib.Path(__file__).parents[1] / 'testdata'
+_GOLDEN = np.load(_TESTDATA / 'e2e_predictions.npz')
+_NAMES = ('2007_000006', '2007_000007', '2007_000008')
+_SIZES = ((81, 120), (129, 129), (100, 75))
+_RESIZED = ((65, 97), (97, 97), (97, 81))
+_RESIZE = {'min_resize_value': 97, 'max_resize_value': 97, 'resize_factor': 16}
+
+
+def _dataset(batch_size, crop_size, **options):
+  return data_generator.Dataset(
+    'pascal_voc_seg',
+    'val',
+    str(_TESTDATA / 'voc_tfrecord'),
+    batch_size,
+    crop_size,
+    model_variant='mobilenet_v2',
+    **options,
+  )
+
+
+def _golden(config):
+  """A network that predicts what the original's did, image by image."""
+  labels = (_GOLDEN[f'eval__{config}__{name}__prediction'] for name in _NAMES)
+  return lambda images: np.stack([next(labels) for _ in images])
+
+
+def _read(*path):
+  with Image.open(os.path.join(*path)) as image:
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize('batch_size', [1, 2])
+@pytest.mark.parametrize('resize', [False, True])
+def test_pictures_equal_the_original(tmp_path, batch_size, resize):
+  config, crop_size, options = (
+    ('resize', (97, 97), _RESIZE) if resize else ('single', (129, 129), {})
+  )
+  dataset = _dataset(batch_size, crop_size, **options)
+  count = visualizer.visualize(
+    _golden(config), dataset, tmp_path, also_save_raw=True
+  )
+  assert count == 3
+  folder = tmp_path / 'segmentation_results'
+  raw_folder = tmp_path / 'raw_segmentation_results'
+  assert sorted(os.listdir(folder)) == [
+    f'{index:06d}_{kind}.png'
+    for index in range(3)
+    for kind in ('image', 'overlay', 'prediction')
+  ]
+  assert sorted(os.listdir(raw_folder)) == [f'{name}.png' for name in _NAMES]
+  golden = 'vis_recipe_resize_patched__' if resize else 'vis_recipe__'
+  for index, name in enumerate(_NAMES):
+    labels = _read(raw_folder, f'{name}.png')
+    np.testing.assert_array_equal(labels, _GOLDEN[golden + name])
+    colors = _read(folder, f'{index:06d}_prediction.png')
+    np.testing.assert_array_equal(
+      colors, get_dataset_colormap.label_to_color_image(labels)
+    )
+    image = _read(folder, f'{index:06d}_image.png')
+    size = (_RESIZED if resize else _SIZES)[index]
+    assert image.shape == (*size, 3)
+    blend = _read(folder, f'{index:06d}_overlay.png')
+    assert blend.shape == (*_SIZES[index], 3)
+    if not resize:
+      half = (image.astype(int) + colors) / 2
+      assert np.abs(blend - half).max() <= 0.5
+
+
+def test_colours_equal_the_original(tmp_path):
+  dataset = _dataset(1, (129, 129))
+  visualizer.visualize(_golden('single'), dataset, tmp_path)
+  np.testing.assert_array_equal(
+    _read(tmp_path, 'segmentation_results', '000000_prediction.png'),
+    _GOLDEN['vis_recipe__000000_prediction_rgb'],
+  )
+  assert not os.listdir(tmp_path / 'raw_segmentation_results')
+
+
+def test_images_are_the_files_pixels(tmp_path):
+  dataset = _dataset(3, (129, 129))
+  visualizer.visualize(_golden('single'), dataset, tmp_path)
+  (batch,) = dataset.iterate()
+  for index, (height, width) in enumerate(_SIZES):
+    np.testing.assert_array_equal(
+      _read(tmp_path, 'segmentation_results', f'{index:06d}_image.png'),
+      batch[common.IMAGE][index, :height, :width].numpy(),
+    )
+
+
+def test_colours_of_the_data_set(tmp_path):
+  dataset = _dataset(3, (129, 129))
+  colormap = np.arange(21 * 3, dtype=np.uint8).reshape(21, 3)
+  visualizer.visualize(_golden('single'), dataset, tmp_path, colormap)
+  labels = _GOLDEN['vis_recipe__2007_000008']
+  np.testing.assert_array_equal(
+    _read(tmp_path, 'segmentation_results', '000002_prediction.png'),
+    colormap[labels],
+  )
+
+
+def test_cityscapes_ids(tmp_path):
+  dataset = _dataset(3, (129, 129))
+  dataset.info = dataset.info.replace(name='cityscapes')
+  labels = np.full((3, 129, 129), 18)
+  labels[:, :, 0] = 0
+  visualizer.visualize(
+    lambda unused: labels, dataset, tmp_path, also_save_raw=True
+  )
+  raw = _read(tmp_path, 'raw_segmentation_results', '2007_000006.png')
+  assert raw[0, 0] == 7 and (raw[:, 1:] == 33).all()
+  # The picture keeps the colours of the network's classes.
+  picture = _read(tmp_path, 'segmentation_results', '000000_prediction.png')
+  np.testing.assert_array_equal(picture[0, :2], [[0, 0, 0], [0, 192, 0]])
+
+
+@pytest.mark.parametrize(
+  ('name', 'expected'),
+  [
+    (b'2007_000033', '2007_000033'),
+    (b'images/validation/ADE_val_00000001.jpg', 'ADE_val_00000001'),
+    (b'frame.0001', 'frame.0001'),
+    (b'a/b.PNG', 'b'),
+  ],
+)
+def test_raw_names(name, expected):
+  assert visualizer.raw_name(name) == expected
+
+
+def test_raw_predictions_do_not_overwrite_each_other(tmp_path, monkeypatch):
+  monkeypatch.setattr(visualizer, 'raw_name', lambda unused: 'same')
+  with pytest.raises(InputError, match=r'2007_000006.*2007_000007.*same\.png'):
+    visualizer.visualize(
+      _golden('single'),
+      _dataset(1, (129, 129)),
+      tmp_path,
+      also_save_raw=True,
+    )
+
+
+def test_too_few_colours(tmp_path):
+  dataset = _dataset(1, (129, 129))
+  dataset.num_of_classes = 100
+  with pytest.raises(InputError, match='mapillary_vistas has 66 colours'):
+    visualizer.run(_job(dataset), tmp_path, 'mapillary_vistas')
+
+
+def _job(dataset):
+  """A job of one checkpoint that predicts what the original network did."""
+  run = prediction.Run(_golden('single'), dataset)
+  return types.SimpleNamespace(runs=lambda: iter([run]))
+
+
+@pytest.mark.parametrize(
+  ('colormap_type', 'described', 'expected'),
+  [
+    (None, False, 'pascal'),
+    (None, True, 'own'),
+    ('pascal', True, 'pascal'),
+    ('ade20k', False, 'ade20k'),
+  ],
+)
+def test_choice_of_colours(tmp_path, colormap_type, described, expected):
+  """dataset_info.json gives the colours unless others are asked for."""
+  dataset = _dataset(1, (129, 129))
+  colors = [[index, 0, 255 - index] for index in range(21)]
+  dataset.info = dataset.info.replace(colors=colors)
+  dataset.dataset_dir = str(tmp_path / 'data')
+  if described:
+    dataset.info.save(dataset.dataset_dir)
+  assert visualizer.run(_job(dataset), tmp_path, colormap_type) == 3
+  colormap = (
+    np.array(colors)
+    if expected == 'own'
+    else get_dataset_colormap.create_label_colormap(expected)
+  )
+  np.testing.assert_array_equal(
+    _read(tmp_path, 'segmentation_results', '000002_prediction.png'),
+    colormap[_GOLDEN['vis_recipe__2007_000008']],
+  )
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+  (tmp_path / 'file').touch()
+  with pytest.raises(InputError, match='file cannot be written to'):
+    visualizer.run(_job(_dataset(1, (129, 129))), tmp_path / 'file')

@@ -1,0 +1,164 @@
+"""The scripts eval.py and vis.py as a user runs them."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from absl import flags as absl_flags
+
+from deeplab import flags
+
+# Official flags and defaults; those of the model are the same in all scripts.
+_FOLLOWING = {
+  'checkpoint_dir': None,
+  'dataset': 'pascal_voc_seg',
+  'dataset_dir': None,
+  'eval_interval_secs': 300,
+  'eval_scales': [1.0],
+  'add_flipped_images': False,
+  'master': '',
+  'output_stride': 16,
+  'atrous_rates': None,
+  'quantize_delay_step': -1,
+}
+_OFFICIAL = {
+  'eval': {
+    'eval_batch_size': 1,
+    'eval_crop_size': [513, 513],
+    'eval_logdir': None,
+    'eval_split': 'val',
+    'max_number_of_evaluations': 0,
+  },
+  'vis': {
+    'also_save_raw_predictions': False,
+    'colormap_type': 'pascal',
+    'max_number_of_iterations': 0,
+    'vis_batch_size': 1,
+    'vis_crop_size': [513, 513],
+    'vis_logdir': None,
+    'vis_split': 'val',
+  },
+}
+
+
+@pytest.mark.parametrize('script', ['eval', 'vis'])
+def test_official_flags_and_defaults(script, repository, monkeypatch):
+  # Both scripts define the same flags: each gets a set of its own.
+  own = absl_flags.FlagValues()
+  for module in (absl_flags, flags.flags):
+    for kind in ('string', 'integer', 'float', 'boolean', 'enum', 'flag'):
+      name = f'DEFINE_{kind}'
+      define = getattr(absl_flags, name)
+      monkeypatch.setattr(module, name, _defining_in(define, own))
+  monkeypatch.setattr(flags, 'require', lambda *unused: None)
+  spec = importlib.util.spec_from_file_location(
+    f'{script}_script', repository / f'{script}.py'
+  )
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  module._define_flags()
+  for name, default in {**_FOLLOWING, **_OFFICIAL[script]}.items():
+    assert own[name].default == default, name
+
+
+def _defining_in(define, flag_values):
+  def defined(*args, **kwargs):
+    return define(*args, **{**kwargs, 'flag_values': flag_values})
+
+  return defined
+
+
+def _run(repository, script, *arguments):
+  return subprocess.run(
+    [sys.executable, str(repository / f'{script}.py'), *arguments],
+    capture_output=True,
+    text=True,
+    env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3'},
+    check=False,
+  )
+
+
+@pytest.mark.parametrize('script', ['eval', 'vis'])
+def test_a_missing_checkpoint_is_one_line_and_status_1(
+  script, repository, testdata, tmp_path
+):
+  done = _run(
+    repository,
+    script,
+    f'--checkpoint_dir={tmp_path}/model.ckpt-5',
+    f'--{script}_logdir={tmp_path}/logs',
+    f'--dataset_dir={testdata}/voc_tfrecord',
+  )
+  assert done.returncode == 1
+  assert 'Traceback' not in done.stderr
+  error = done.stderr.strip().splitlines()[-1]
+  assert error.startswith('error: ') and 'model.ckpt-5' in error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('config', 'arguments'),
+  [
+    ('os16', ['--output_stride=16', '--eval_batch_size=4']),
+    ('os8', ['--output_stride=8']),
+    (
+      'os8msf',
+      [
+        '--output_stride=8',
+        '--eval_scales=0.5,...,1.75',
+        '--add_flipped_images',
+      ],
+    ),
+  ],
+)
+def test_published_checkpoint_on_real_images(
+  config,
+  arguments,
+  repository,
+  testdata,
+  published_checkpoint,
+  real_data,
+  tmp_path,
+):
+  """The original's figures: mIoU within 0.0002, each class within 0.001."""
+  folder = real_data('VOCdevkit/VOC2012')
+  checkpoint = published_checkpoint('deeplabv3_mnv2_pascal_trainval')
+  _convert_voc(repository, folder, tmp_path / 'tfrecord')
+  done = _run(
+    repository,
+    'eval',
+    f'--checkpoint_dir={checkpoint}',
+    f'--eval_logdir={tmp_path}/eval',
+    f'--dataset_dir={tmp_path}/tfrecord',
+    *arguments,
+  )
+  assert done.returncode == 0, done.stderr
+  golden = json.loads((testdata / 'voc_val30_miou.json').read_text())[config]
+  values = json.loads((tmp_path / 'eval' / 'miou_30000.json').read_text())
+  assert values['miou'] == pytest.approx(golden['overall'], abs=2e-4)
+  for index in range(21):
+    expected = golden[f'class_{index}']
+    value = values['scalars'][f'eval/{values["tag"]}_class_{index}']
+    if expected is None:
+      assert value is None
+    else:
+      assert value == pytest.approx(expected, abs=1e-3)
+
+
+def _convert_voc(repository, folder, output):
+  subprocess.run(
+    [
+      sys.executable,
+      str(repository / 'datasets' / 'build_voc2012_data.py'),
+      f'--image_folder={folder}/JPEGImages',
+      f'--semantic_segmentation_folder={folder}/SegmentationClass',
+      f'--list_folder={folder}/ImageSets/Segmentation',
+      '--image_format=jpg',
+      f'--output_dir={output}',
+    ],
+    check=True,
+    capture_output=True,
+  )

@@ -1,0 +1,204 @@
+"""Flags: official names and defaults, list values, and what they mean."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from deeplab import checkpoints, common
+from deeplab import flags as deeplab_flags
+from deeplab.common import InputError
+
+_DUMP = """
+import importlib.util, json, sys
+spec = importlib.util.spec_from_file_location('door', sys.argv[1])
+door = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(door)
+door._define_flags()
+flags = door.FLAGS
+print(json.dumps({name: flags[name].default for name in flags}))
+"""
+
+
+@pytest.mark.parametrize('script', ['train', 'eval', 'vis', 'export_model'])
+def test_official_flags(script, repository, testdata):
+  """Every official flag is there, with its default."""
+  official = json.loads((testdata / 'official_flags.json').read_text())[script]
+  result = subprocess.run(
+    [sys.executable, '-c', _DUMP, f'{script}.py'],
+    cwd=repository,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  ours = json.loads(result.stdout.splitlines()[-1])
+  assert set(official) <= set(ours)
+  for name, default in official.items():
+    # The official 0.9997 reached no network; unset means official here.
+    if name != 'batch_norm_decay':
+      assert _plain(ours[name]) == _plain(default), name
+
+
+def _plain(value):
+  """'513' and 513 alike: official size flags are lists of strings."""
+  if isinstance(value, list):
+    return [float(item) for item in value]
+  return value
+
+
+@pytest.mark.parametrize(
+  'text, values',
+  [
+    ('0.5,...,1.75', [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]),
+    ('0.5,0.75,...,1.75', [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]),
+    ('0.5,1,...,2', [0.5, 1.0, 1.5, 2.0]),
+    ('1', [1.0]),
+    ('0.5, 1', [0.5, 1.0]),
+  ],
+)
+def test_lists(text, values):
+  parser = deeplab_flags._ListParser(float)
+  assert parser.parse(text) == pytest.approx(values)
+
+
+@pytest.mark.parametrize(
+  'text', ['...,2', '0.5,...', '0.5,...,1.6', '2,...,1', '1,...,2,3', 'a', '']
+)
+def test_bad_lists(text):
+  with pytest.raises(ValueError):
+    deeplab_flags._ListParser(float).parse(text)
+
+
+@pytest.fixture
+def parse(monkeypatch):
+  """Parses arguments with the model's flags alone."""
+
+  def parse(*arguments):
+    values = deeplab_flags.flags.FlagValues()
+    monkeypatch.setattr(deeplab_flags, 'FLAGS', values)
+    for name in dir(deeplab_flags.flags):
+      if name.startswith('DEFINE_'):
+        define = getattr(deeplab_flags.flags, name)
+        monkeypatch.setattr(
+          deeplab_flags.flags,
+          name,
+          lambda *a, _define=define, **k: _define(*a, flag_values=values, **k),
+        )
+    deeplab_flags.define_model_flags()
+    monkeypatch.undo()
+    monkeypatch.setattr(deeplab_flags, 'FLAGS', values)
+    values(['script', *arguments])
+    return values
+
+  return parse
+
+
+def test_repeated_and_comma_separated(parse):
+  assert parse('--atrous_rates=6,12,18').atrous_rates == [6, 12, 18]
+  flags = parse('--atrous_rates=6', '--atrous_rates=12')
+  assert flags.atrous_rates == [6, 12]
+  assert parse().atrous_rates is None
+  assert parse().image_pooling_stride == [1, 1]
+
+
+def test_from_scratch_the_stem_has_two_convolutions(parse):
+  parse('--model_variant=resnet_v1_50_beta')
+  assert deeplab_flags.model_options(21, [65, 65]).resnet_root_convs == 2
+  parse('--resnet_root_convs=3')
+  assert deeplab_flags.model_options(21, [65, 65]).resnet_root_convs == 3
+
+
+@pytest.fixture
+def trained(tmp_path):
+  """A folder with model_options.json, as training leaves it."""
+  options = common.ModelOptions(
+    {'semantic': 5},
+    crop_size=[65, 65],
+    output_stride=16,
+    atrous_rates=[6, 12, 18],
+    decoder_output_stride=[4],
+    model_variant='xception_41',
+  )
+  checkpoints.save_options(str(tmp_path), options)
+  return str(tmp_path)
+
+
+def test_options_come_from_the_checkpoint(parse, trained):
+  parse()
+  options = deeplab_flags.model_options(5, [513, 513], trained)
+  assert options.model_variant == 'xception_41'
+  assert options.output_stride == 16
+  assert list(options.atrous_rates) == [6, 12, 18]
+  assert options.crop_size == [513, 513]
+
+
+@pytest.mark.parametrize('stride, rates', [(8, [12, 24, 36]), (32, [3, 6, 9])])
+def test_rates_follow_the_output_stride(parse, trained, stride, rates):
+  parse(f'--output_stride={stride}')
+  options = deeplab_flags.model_options(5, [65, 65], trained)
+  assert options.output_stride == stride
+  assert options.atrous_rates == rates
+
+
+def test_given_rates_stay(parse, trained):
+  parse('--output_stride=8', '--atrous_rates=6,12,18')
+  options = deeplab_flags.model_options(5, [65, 65], trained)
+  assert options.atrous_rates == [6, 12, 18]
+
+
+def test_rates_that_do_not_divide(parse, trained):
+  parse('--output_stride=64')
+  with pytest.raises(InputError, match='give --atrous_rates'):
+    deeplab_flags.model_options(5, [65, 65], trained)
+
+
+@pytest.mark.parametrize(
+  'arguments, classes, named',
+  [
+    (['--model_variant=xception_65'], 5, ['xception_65', 'xception_41']),
+    (['--decoder_output_stride=8,4'], 5, ['[8, 4]', '[4]']),
+    (['--atrous_rates=6,12'], 5, ['[6, 12]', '[6, 12, 18]']),
+    ([], 21, ["{'semantic': 21}", "{'semantic': 5}"]),
+  ],
+)
+def test_contradictions_name_both_values(
+  parse, trained, arguments, classes, named
+):
+  parse(*arguments)
+  with pytest.raises(InputError) as error:
+    deeplab_flags.model_options(classes, [65, 65], trained)
+  for value in named:
+    assert value in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
+    (['--no_such_flag=1'], 'no_such_flag'),
+    (['--atrous_rates=six'], 'atrous_rates'),
+    (['--eval_scales=1,...'], 'eval_scales'),
+    (['stray'], 'stray'),
+    (['--quantize_delay_step=3'], '--quantize_delay_step is not supported'),
+    (['--dense_prediction_cell_json=a'], 'not supported'),
+  ],
+)
+def test_bad_command_lines(repository, tmp_path, arguments, message):
+  result = subprocess.run(
+    [
+      sys.executable,
+      'eval.py',
+      f'--checkpoint_dir={tmp_path}',
+      f'--eval_logdir={tmp_path}',
+      f'--dataset_dir={tmp_path}',
+      *arguments,
+    ],
+    cwd=repository,
+    capture_output=True,
+    text=True,
+    env={**os.environ, 'CUDA_VISIBLE_DEVICES': ''},
+  )
+  assert result.returncode == 1
+  assert message in result.stderr
+  assert 'Traceback' not in result.stderr

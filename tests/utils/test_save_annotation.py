@@ -1,0 +1,93 @@
+"""Files that save_annotation writes."""
+
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from deeplab.utils import save_annotation
+
+_LABEL = np.array([[0, 1, 2], [2, 2, 0]], np.int32)
+
+
+def _read(folder, name):
+  with Image.open(os.path.join(folder, name)) as image:
+    return image.mode, np.asarray(image)
+
+
+def test_colours(tmp_path):
+  save_annotation.save_annotation(_LABEL, tmp_path, '000001_prediction')
+  assert os.listdir(tmp_path) == ['000001_prediction.png']
+  mode, pixels = _read(tmp_path, '000001_prediction.png')
+  assert mode == 'RGB'
+  np.testing.assert_array_equal(
+    pixels[0], [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+  )
+
+
+def test_colours_of_another_map(tmp_path):
+  save_annotation.save_annotation(
+    _LABEL, tmp_path, 'a', colormap_type='cityscapes'
+  )
+  np.testing.assert_array_equal(
+    _read(tmp_path, 'a.png')[1][0],
+    [[128, 64, 128], [244, 35, 232], [70, 70, 70]],
+  )
+
+
+@pytest.mark.parametrize(
+  ('options', 'expected'),
+  [
+    ({}, _LABEL),
+    ({'scale_values': True, 'normalize_to_unit_values': True}, _LABEL * 127.5),
+    ({'normalize_to_unit_values': True}, _LABEL // 2),
+  ],
+)
+def test_raw_values(tmp_path, options, expected):
+  save_annotation.save_annotation(
+    _LABEL, tmp_path, 'raw', add_colormap=False, **options
+  )
+  mode, pixels = _read(tmp_path, 'raw.png')
+  assert mode == 'L'
+  np.testing.assert_array_equal(pixels, np.asarray(expected, np.uint8))
+
+
+def test_constant_image_is_not_divided_by_zero(tmp_path):
+  save_annotation.save_annotation(
+    np.full((2, 2), 7),
+    tmp_path,
+    'flat',
+    add_colormap=False,
+    normalize_to_unit_values=True,
+  )
+  assert (_read(tmp_path, 'flat.png')[1] == 7).all()
+
+
+def test_values_that_do_not_fit_are_refused(tmp_path):
+  with pytest.raises(ValueError, match=r'0\.\.300'):
+    save_annotation.save_annotation(
+      np.array([[0, 300]]), tmp_path, 'big', add_colormap=False
+    )
+  assert not os.listdir(tmp_path)
+
+
+def test_overlay(tmp_path):
+  image = np.full((2, 3, 3), 100, np.uint8)
+  save_annotation.save_overlay(image, _LABEL, tmp_path, 'o', opacity=0.25)
+  pixels = _read(tmp_path, 'o.png')[1]
+  np.testing.assert_array_equal(pixels[0, 0], [75, 75, 75])
+  np.testing.assert_array_equal(pixels[0, 1], [107, 75, 75])
+
+
+def test_overlay_needs_equal_sizes():
+  with pytest.raises(ValueError, match='shape'):
+    save_annotation.overlay(np.zeros((3, 3, 3)), _LABEL, 'pascal')
+
+
+def test_nothing_is_left_where_writing_fails(tmp_path):
+  (tmp_path / 'taken.png' / 'in the way').mkdir(parents=True)
+  with pytest.raises(tf.errors.OpError):
+    save_annotation.save_annotation(_LABEL, tmp_path, 'taken')
+  assert os.listdir(tmp_path) == ['taken.png']
