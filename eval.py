@@ -46,7 +46,6 @@ def _define_flags():
   absl_flags.DEFINE_string('dataset', 'pascal_voc_seg', 'Name of the data set.')
   absl_flags.DEFINE_string('eval_split', 'val', 'Split to evaluate on.')
   absl_flags.DEFINE_string('dataset_dir', None, 'Folder of the TFRecord files.')
-  absl_flags.DEFINE_string('master', '', 'Not supported: TensorFlow 1 only.')
   flags.require('checkpoint_dir', 'eval_logdir', 'dataset_dir')
 
 

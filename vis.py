@@ -55,7 +55,6 @@ def _define_flags():
   absl_flags.DEFINE_boolean(
     'also_save_raw_predictions', False, 'Save the labels themselves too.'
   )
-  absl_flags.DEFINE_string('master', '', 'Not supported: TensorFlow 1 only.')
   flags.require('checkpoint_dir', 'vis_logdir', 'dataset_dir')
 
 

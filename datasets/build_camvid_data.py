@@ -1,6 +1,7 @@
-"""Converts CamVid, in the split and the layout of SegNet, to TFRecord files.
+r"""Converts CamVid, in the split and the layout of SegNet, to TFRecord files.
 
-  python datasets/build_camvid_data.py --camvid_root=CamVid --output_dir=tfrecord
+  python datasets/build_camvid_data.py --camvid_root=CamVid \
+    --output_dir=tfrecord
 
 The folder holds train.txt, train/ and trainannot/, and the same for val and
 test. Masks are grey images: classes 0..10, and 11 for void, which is written
@@ -15,13 +16,6 @@ from deeplab import flags as deeplab_flags
 from deeplab.common import InputError
 from deeplab.datasets import build_data, class_tables
 from deeplab.datasets.dataset_info import DatasetInfo
-
-_CAMVID_ROOT = flags.DEFINE_string(
-  'camvid_root', './CamVid', 'Folder of train.txt, train/, trainannot/, ...'
-)
-_OUTPUT_DIR = flags.DEFINE_string(
-  'output_dir', './tfrecord', 'Folder that the TFRecord files go into.'
-)
 
 _SPLITS = ('train', 'val', 'test')
 _VOID = 11
@@ -73,11 +67,22 @@ def convert(camvid_root: str, output_dir: str) -> DatasetInfo:
   )
 
 
+def _define_flags():
+  flags.DEFINE_string(
+    'camvid_root', './CamVid', 'Folder of train.txt, train/, trainannot/, ...'
+  )
+  flags.DEFINE_string(
+    'output_dir', './tfrecord', 'Folder that the TFRecord files go into.'
+  )
+
+
 def main():
   """Converts what the flags name."""
-  info = convert(_CAMVID_ROOT.value, _OUTPUT_DIR.value)
-  print(f'{info.name}: {info.splits} in {_OUTPUT_DIR.value}')
+  values = flags.FLAGS
+  info = convert(values.camvid_root, values.output_dir)
+  print(f'{info.name}: {info.splits} in {values.output_dir}')
 
 
 if __name__ == '__main__':
+  _define_flags()
   deeplab_flags.run(main)

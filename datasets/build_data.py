@@ -254,6 +254,11 @@ def make_record(
   )
 
 
+def _serialize(record):
+  """The bytes of a record; the same ones every time, keys in order."""
+  return record.SerializeToString(deterministic=True)
+
+
 def _known_splits(output_dir, info):
   """Splits of the same data set that are already in a folder.
 
@@ -288,7 +293,7 @@ def _write_split(folder, split, examples, num_shards, make):
       begin = shard * per_shard
       with tf.io.TFRecordWriter(os.path.join(folder, name)) as writer:
         for example in examples[begin : begin + per_shard]:
-          writer.write(make(example).SerializeToString())
+          writer.write(_serialize(make(example)))
           progress.update()
 
 

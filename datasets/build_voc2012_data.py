@@ -1,4 +1,4 @@
-"""Converts PASCAL VOC 2012, or data in its layout, to TFRecord files.
+r"""Converts PASCAL VOC 2012, or data in its layout, to TFRecord files.
 
   python datasets/build_voc2012_data.py \
     --image_folder=VOCdevkit/VOC2012/JPEGImages \
@@ -18,35 +18,6 @@ from absl import flags
 from deeplab import flags as deeplab_flags
 from deeplab.datasets import build_data, dataset_info
 from deeplab.datasets.dataset_info import DatasetInfo
-
-_IMAGE_FOLDER = flags.DEFINE_string(
-  'image_folder', './VOCdevkit/VOC2012/JPEGImages', 'Folder of the images.'
-)
-_LABEL_FOLDER = flags.DEFINE_string(
-  'semantic_segmentation_folder',
-  './VOCdevkit/VOC2012/SegmentationClass',
-  'Folder of the masks: palette, RGB or grey PNG files.',
-)
-_LIST_FOLDER = flags.DEFINE_string(
-  'list_folder',
-  './VOCdevkit/VOC2012/ImageSets/Segmentation',
-  'Folder of the lists, <split>.txt.',
-)
-_OUTPUT_DIR = flags.DEFINE_string(
-  'output_dir', './tfrecord', 'Folder that the TFRecord files go into.'
-)
-_IMAGE_FORMAT = flags.DEFINE_enum(
-  'image_format',
-  None,
-  build_data.IMAGE_EXTENSIONS,
-  'Extension of the images; whichever exists if not given.',
-)
-_DATASET_INFO = flags.DEFINE_string(
-  'dataset_info',
-  None,
-  'JSON file that describes the classes of other data in this layout; the 21 '
-  'classes of PASCAL VOC if not given.',
-)
 
 
 def convert(
@@ -83,21 +54,54 @@ def convert(
   return build_data.convert(splits, output_dir, info)
 
 
+def _define_flags():
+  flags.DEFINE_string(
+    'image_folder', './VOCdevkit/VOC2012/JPEGImages', 'Folder of the images.'
+  )
+  flags.DEFINE_string(
+    'semantic_segmentation_folder',
+    './VOCdevkit/VOC2012/SegmentationClass',
+    'Folder of the masks: palette, RGB or grey PNG files.',
+  )
+  flags.DEFINE_string(
+    'list_folder',
+    './VOCdevkit/VOC2012/ImageSets/Segmentation',
+    'Folder of the lists, <split>.txt.',
+  )
+  flags.DEFINE_string(
+    'output_dir', './tfrecord', 'Folder that the TFRecord files go into.'
+  )
+  flags.DEFINE_enum(
+    'image_format',
+    None,
+    build_data.IMAGE_EXTENSIONS,
+    'Extension of the images; whichever exists if not given.',
+  )
+  flags.DEFINE_string(
+    'dataset_info',
+    None,
+    'JSON file that describes the classes of other data in this layout; the 21 '
+    'classes of PASCAL VOC if not given.',
+  )
+
+
 def main():
   """Converts what the flags name."""
+  values = flags.FLAGS
   info = None
-  if _DATASET_INFO.value:
-    info = dataset_info.load(_DATASET_INFO.value)
+  if values.dataset_info:
+    info = dataset_info.load(values.dataset_info)
   info = convert(
-    _IMAGE_FOLDER.value,
-    _LABEL_FOLDER.value,
-    _LIST_FOLDER.value,
-    _OUTPUT_DIR.value,
-    _IMAGE_FORMAT.value,
+    values.image_folder,
+    values.semantic_segmentation_folder,
+    values.list_folder,
+    values.output_dir,
+    values.image_format,
     info,
   )
-  print(f'{info.name}: {info.splits} in {_OUTPUT_DIR.value}')
+  print(f'{info.name}: {info.splits} in {values.output_dir}')
 
 
 if __name__ == '__main__':
+  _define_flags()
   deeplab_flags.run(main)

@@ -11,6 +11,7 @@ import io
 from collections.abc import Mapping
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
 from deeplab.common import InputError
@@ -49,6 +50,13 @@ class EncodedImage:
   width: int
 
 
+def _damaged(path, error):
+  return InputError(
+    f'{path} is damaged or truncated and cannot be decoded: {error}. '
+    'Replace the file.'
+  )
+
+
 def _open(path):
   """Reads and decodes a file entirely.
 
@@ -67,8 +75,8 @@ def _open(path):
     image.load()
   except UnidentifiedImageError as error:
     raise InputError(
-      f'{path} is not an image ({len(data)} bytes). Replace it by a JPEG or '
-      'PNG file.'
+      f'{path} is not an image, or is damaged at its beginning '
+      f'({len(data)} bytes). Replace it by a JPEG or PNG file.'
     ) from error
   except (
     OSError,
@@ -76,10 +84,7 @@ def _open(path):
     ValueError,
     Image.DecompressionBombError,
   ) as error:
-    raise InputError(
-      f'{path} is damaged or truncated and cannot be decoded: {error}. '
-      'Replace the file.'
-    ) from error
+    raise _damaged(path, error) from error
   if image.format not in _FORMATS:
     raise InputError(
       f'{path} is a {image.format} file. Expected JPEG or PNG; convert it.'
@@ -97,6 +102,18 @@ def _to_png(image):
   with io.BytesIO() as output:
     image.save(output, 'PNG')
     return output.getvalue()
+
+
+def _encoded(data, kind, image, path):
+  """The EncodedImage, if the readers of records can decode it too.
+
+  They are stricter than Pillow, which overlooks a missing end of a JPEG file.
+  """
+  try:
+    tf.io.decode_image(data, expand_animations=False)
+  except tf.errors.InvalidArgumentError as error:
+    raise _damaged(path, error.message.splitlines()[0]) from error
+  return EncodedImage(data, kind, image.height, image.width)
 
 
 def _without_alpha(image, path):
@@ -149,13 +166,11 @@ def read_image(path: str) -> EncodedImage:
       'RGB without loss. Convert it to RGB.'
     )
   _check_upright(image, path)
-  width, height = image.size
-  if image.format != 'PNG':
-    return EncodedImage(data, _FORMATS[image.format], height, width)
-  opaque = _without_alpha(image, path)
-  if opaque is not image or image.mode != 'RGB':
-    data = _to_png(opaque.convert('RGB'))
-  return EncodedImage(data, 'png', height, width)
+  if image.format == 'PNG':
+    opaque = _without_alpha(image, path)
+    if opaque is not image or image.mode != 'RGB':
+      data = _to_png(opaque.convert('RGB'))
+  return _encoded(data, _FORMATS[image.format], image, path)
 
 
 def _label_of_color(info):
@@ -263,5 +278,4 @@ def read_label(
   is_final = image.mode == 'L' and 'transparency' not in image.info
   if not is_final or not np.array_equal(labels, np.asarray(image)):
     data = _to_png(Image.fromarray(labels))
-  height, width = labels.shape
-  return EncodedImage(data, 'png', height, width)
+  return _encoded(data, 'png', image, path)

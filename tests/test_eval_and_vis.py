@@ -1,5 +1,6 @@
 """The scripts eval.py and vis.py as a user runs them."""
 
+import functools
 import importlib.util
 import json
 import os
@@ -48,11 +49,11 @@ _OFFICIAL = {
 def test_official_flags_and_defaults(script, repository, monkeypatch):
   # Both scripts define the same flags: each gets a set of its own.
   own = absl_flags.FlagValues()
-  for module in (absl_flags, flags.flags):
-    for kind in ('string', 'integer', 'float', 'boolean', 'enum', 'flag'):
-      name = f'DEFINE_{kind}'
-      define = getattr(absl_flags, name)
-      monkeypatch.setattr(module, name, _defining_in(define, own))
+  for kind in ('string', 'integer', 'float', 'boolean', 'enum', 'flag'):
+    define = getattr(absl_flags, f'DEFINE_{kind}')
+    monkeypatch.setattr(
+      absl_flags, f'DEFINE_{kind}', functools.partial(define, flag_values=own)
+    )
   monkeypatch.setattr(flags, 'require', lambda *unused: None)
   spec = importlib.util.spec_from_file_location(
     f'{script}_script', repository / f'{script}.py'
@@ -62,13 +63,6 @@ def test_official_flags_and_defaults(script, repository, monkeypatch):
   module._define_flags()
   for name, default in {**_FOLLOWING, **_OFFICIAL[script]}.items():
     assert own[name].default == default, name
-
-
-def _defining_in(define, flag_values):
-  def defined(*args, **kwargs):
-    return define(*args, **{**kwargs, 'flag_values': flag_values})
-
-  return defined
 
 
 def _run(repository, script, *arguments):

@@ -90,6 +90,8 @@ def latest(directory):
   steps = {}
   for path in tf.io.gfile.glob(os.path.join(directory, '*.index')):
     prefix = path[: -len('.index')]
+    if os.path.basename(prefix).startswith('.'):
+      continue  # Just being written.
     match = re.search(r'-(\d+)$', prefix)
     steps[int(match.group(1)) if match else -1] = prefix
   return steps[max(steps)] if steps else None
@@ -249,7 +251,7 @@ def _check_shapes(prefix, variables, stored):
     f'{list(variables[name].shape)} in the model'
     for name in wrong[:4]
   )
-  cure = 'Give the model flags it was trained with.'
+  cure = 'Give the model flags it was trained with. Is --model_variant right?'
   if all(
     name.startswith('logits/')
     and tuple(variables[name].shape[:-1]) == stored[name][0][:-1]
@@ -358,9 +360,16 @@ def write_text(path, text):
   """Writes a small file under a temporary name, then renames it."""
   tf.io.gfile.makedirs(os.path.dirname(path))
   temporary = path + '.tmp'
-  with tf.io.gfile.GFile(temporary, 'w') as file:
-    file.write(text)
-  tf.io.gfile.rename(temporary, path, overwrite=True)
+  try:
+    with tf.io.gfile.GFile(temporary, 'w') as file:
+      file.write(text)
+    tf.io.gfile.rename(temporary, path, overwrite=True)
+  except (OSError, tf.errors.OpError) as error:
+    if tf.io.gfile.exists(temporary):
+      tf.io.gfile.remove(temporary)
+    raise InputError(
+      f'{path} cannot be written: {_first_line(error)}'
+    ) from error
 
 
 def load_options(path):

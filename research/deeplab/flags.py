@@ -323,13 +323,29 @@ def model_options(num_classes, crop_size, checkpoint=None):
   elif stored is None:
     given['resnet_root_convs'] = _auto_root_convs(checkpoint)
   if stored is None:
-    return common.ModelOptions(crop_size=crop_size, **given)
+    return _checked(common.ModelOptions(crop_size=crop_size, **given))
   logging.info(
     'Model flags taken from %s of %s.', common.MODEL_OPTIONS_FILE, checkpoint
   )
   _check_stored(stored, given, checkpoint)
   _scale_rates(stored, given)
-  return stored.replace(crop_size=crop_size, **given)
+  return _checked(stored.replace(crop_size=crop_size, **given))
+
+
+def _checked(options):
+  """Refuses atrous rates that nothing would use."""
+  if (
+    options.atrous_rates
+    and not options.aspp_with_batch_norm
+    and options.logits_kernel_size == 1
+  ):
+    raise InputError(
+      f'--atrous_rates={list(options.atrous_rates)} without ASPP: with '
+      '--aspp_with_batch_norm=false the rates are those of the logits '
+      'convolutions, and a 1x1 convolution has none. Give '
+      '--logits_kernel_size=3 (the DeepLab v2 head), or leave the rates out.'
+    )
+  return options
 
 
 def _auto_root_convs(checkpoint):

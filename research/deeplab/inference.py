@@ -3,6 +3,7 @@
 import keras
 
 from deeplab import model, slim
+from deeplab.common import InputError
 
 
 def build_predictor(
@@ -23,14 +24,25 @@ def build_predictor(
     output + '_prob': float32 [batch, height, width, classes]}.
 
   Raises:
-    InputError: the options cannot be built.
+    InputError: the options cannot be built, a scale is not positive, or
+      there are both an image pyramid and several scales or mirror images.
   """
+  several = tuple(eval_scales) != (1.0,) or add_flipped_images
+  if not eval_scales or min(eval_scales) <= 0:
+    raise InputError(f'scales must be positive. Received: {list(eval_scales)}.')
+  if image_pyramid and several:
+    raise InputError(
+      '--image_pyramid cannot be combined with several scales or '
+      '--add_flipped_images: each scale is a pyramid of its own. Received: '
+      f'--image_pyramid={list(image_pyramid)}, scales {list(eval_scales)}, '
+      f'--add_flipped_images={add_flipped_images}.'
+    )
   with slim.layer_store():
     images = model.make_input(options)
-    if tuple(eval_scales) == (1.0,) and not add_flipped_images:
-      predictions = model.predict_labels(images, options, image_pyramid)
-    else:
+    if several:
       predictions = model.predict_labels_multi_scale(
         images, options, eval_scales, add_flipped_images
       )
+    else:
+      predictions = model.predict_labels(images, options, image_pyramid)
     return keras.Model(images, predictions, name='deeplab_predictor')

@@ -133,5 +133,5 @@ def test_pyramid_and_scales_exclude_each_other():
 
 def test_scales_must_be_positive():
   options = common.ModelOptions({'semantic': 3})
-  with pytest.raises(InputError, match='--eval_scales must be positive'):
+  with pytest.raises(InputError, match='scales must be positive'):
     prediction.Predictor(options, [33, 33], [1.0, 0.0])

@@ -34,9 +34,7 @@ def fixed_checkpoint(path):
     return checkpoints.find(path)
   if tf.io.gfile.exists(os.path.join(path, 'checkpoint')):
     return None
-  prefix = checkpoints.latest(path)
-  # A checkpoint that is just being written has a hidden name.
-  return None if os.path.basename(prefix or '.').startswith('.') else prefix
+  return checkpoints.latest(path)
 
 
 def checkpoint_paths(path, limit=0, interval_secs=300, timeout_secs=None):
@@ -98,24 +96,6 @@ def clear_write_errors(folder):
     ) from error
 
 
-def _check_scales(eval_scales, add_flipped_images, image_pyramid):
-  """Raises InputError where these cannot be used, or not together."""
-  if not eval_scales or min(eval_scales) <= 0:
-    raise InputError(
-      '--eval_scales must be positive. '
-      f'Received: --eval_scales={list(eval_scales)}.'
-    )
-  several = tuple(eval_scales) != (1.0,) or add_flipped_images
-  if image_pyramid and several:
-    raise InputError(
-      '--image_pyramid cannot be combined with --eval_scales or '
-      '--add_flipped_images: each scale is a pyramid of its own. Received: '
-      f'--image_pyramid={list(image_pyramid)}, '
-      f'--eval_scales={list(eval_scales)}, '
-      f'--add_flipped_images={add_flipped_images}.'
-    )
-
-
 class Predictor:
   """A network that labels images, built once, its weights loaded many times."""
 
@@ -140,7 +120,6 @@ class Predictor:
       InputError: the options cannot be built, a scale is not positive, or
         there are both an image pyramid and several scales or flips.
     """
-    _check_scales(eval_scales, add_flipped_images, image_pyramid)
     self._model = inference.build_predictor(
       options,
       eval_scales=eval_scales,

@@ -102,7 +102,10 @@ class TrainStep:
     """
     signature = [element_spec[common.IMAGE], element_spec[common.LABEL]]
     return tf.function(
-      self.run, input_signature=signature, jit_compile=jit_compile
+      self.run,
+      input_signature=signature,
+      autograph=False,
+      jit_compile=jit_compile,
     )
 
   def run(self, images, labels):

@@ -1,0 +1,227 @@
+"""What a training run leaves to read: log file, progress bar, TensorBoard."""
+
+import json
+import os
+import sys
+import time
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+from absl import logging
+
+from deeplab import checkpoints
+from deeplab.common import InputError
+from deeplab.training import train_step
+
+LOG_FILE = 'train_log.jsonl'
+
+_SUMMARY_IMAGES = 3
+
+
+def _cannot_write(path, error):
+  return InputError(
+    f'{path}: cannot be written: {str(error).splitlines()[0]}. Checkpoints are '
+    'intact. Free some space or make the folder writable, and start the same '
+    'command again.'
+  )
+
+
+class TrainLog:
+  """One JSON line for each logged step, in train_log.jsonl.
+
+  When a run resumes, lines after the restored step are dropped first, so
+  that the file is the curve of a run that never stopped.
+
+  Attributes:
+    seconds: seconds of training until the last line that was kept.
+  """
+
+  def __init__(self, folder, start_step):
+    self.path = os.path.join(folder, LOG_FILE)
+    try:
+      lines = self._kept_lines(start_step)
+      checkpoints.write_text(
+        self.path, ''.join(json.dumps(line) + '\n' for line in lines)
+      )
+      self._file = open(self.path, 'a', encoding='utf-8')  # noqa: SIM115
+    except (OSError, tf.errors.OpError) as error:
+      raise _cannot_write(self.path, error) from error
+    self.seconds = lines[-1]['seconds'] if lines else 0.0
+
+  def _kept_lines(self, start_step):
+    if not os.path.exists(self.path):
+      return []
+    with open(self.path, encoding='utf-8') as file:
+      texts = file.read().splitlines()
+    lines = []
+    for text in texts:
+      try:
+        line = json.loads(text)
+      except ValueError:
+        # The process was killed while it wrote this line.
+        continue
+      if line['step'] <= start_step:
+        lines.append(line)
+    return lines
+
+  def write(self, line):
+    """Appends {'step': ..., 'seconds': ..., ...}.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
+    try:
+      self._file.write(json.dumps(line) + '\n')
+      self._file.flush()
+    except OSError as error:
+      raise _cannot_write(self.path, error) from error
+
+  def close(self):
+    """Closes the file."""
+    self._file.close()
+
+
+class Progress:
+  """Speed, and a progress bar on a terminal or a line for each logged step."""
+
+  def __init__(self, start_step, total_steps, batch_size, seconds=0.0):
+    """Starts the clock.
+
+    Args:
+      start_step: number of finished steps.
+      total_steps: step to stop at.
+      batch_size: images a step.
+      seconds: of training before this run.
+    """
+    self._batch_size = batch_size
+    self._total = total_steps
+    self._start = time.monotonic() - seconds
+    self._logged = (start_step, time.monotonic())
+    self._bar = tqdm.tqdm(
+      total=total_steps,
+      initial=start_step,
+      unit='step',
+      dynamic_ncols=True,
+      disable=not sys.stderr.isatty(),
+    )
+
+  def advance(self):
+    """Counts a step."""
+    self._bar.update()
+
+  def log(self, step, metrics):
+    """Shows a logged step.
+
+    Args:
+      step: number of finished steps.
+      metrics: {name: float}.
+
+    Returns:
+      The line for the log file; its speed is that since the line before, and
+      includes building the graph in the first line.
+    """
+    now = time.monotonic()
+    last_step, last_time = self._logged
+    self._logged = (step, now)
+    steps_per_sec = (step - last_step) / max(now - last_time, 1e-9)
+    line = {
+      'step': step,
+      **metrics,
+      'steps_per_sec': round(steps_per_sec, 4),
+      'images_per_sec': round(steps_per_sec * self._batch_size, 3),
+      'seconds': round(now - self._start, 3),
+    }
+    loss = metrics[train_step.TOTAL_LOSS]
+    if self._bar.disable:
+      left = tqdm.tqdm.format_interval((self._total - step) / steps_per_sec)
+      logging.info(
+        'step %d/%d: loss %.4f, learning rate %.3g, %.3g steps/s, '
+        '%.3g images/s, %s left',
+        step,
+        self._total,
+        loss,
+        metrics[train_step.LEARNING_RATE],
+        steps_per_sec,
+        line['images_per_sec'],
+        left,
+      )
+    else:
+      self._bar.set_postfix_str(
+        f'loss {loss:.4f}, {line["images_per_sec"]:.3g} images/s',
+        refresh=False,
+      )
+    return line
+
+  def close(self):
+    """Ends the bar."""
+    self._bar.close()
+
+
+class Summaries:
+  """TensorBoard summaries under the official tags, now and then."""
+
+  def __init__(self, folder, interval_secs):
+    self._folder = folder
+    self._interval = interval_secs
+    self._last = None
+    self._writer = tf.summary.create_file_writer(folder)
+
+  def due(self):
+    """Whether it is time: at the first step, then every interval."""
+    return self._last is None or time.monotonic() - self._last > self._interval
+
+  def write(self, step, metrics, variables, images=None):
+    """Writes losses, learning rate, histograms, and images if given.
+
+    Args:
+      step: number of finished steps.
+      metrics: {name: float}.
+      variables: {official name: variable}.
+      images: {tag: uint8 [batch, height, width, 1 or 3]}.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
+    self._last = time.monotonic()
+    try:
+      with self._writer.as_default(step=step):
+        for name, value in metrics.items():
+          plain = name in (train_step.TOTAL_LOSS, train_step.LEARNING_RATE)
+          tf.summary.scalar(name if plain else f'Losses/{name}', value)
+        for name, variable in variables.items():
+          tf.summary.histogram(name, variable.numpy())
+        for tag, value in (images or {}).items():
+          tf.summary.image(tag, value, max_outputs=_SUMMARY_IMAGES)
+      self._writer.flush()
+    except (OSError, tf.errors.OpError) as error:
+      raise _cannot_write(self._folder, error) from error
+
+  def close(self):
+    """Closes the file."""
+    self._writer.close()
+
+
+def sample_images(images, labels, predictions, num_classes):
+  """The official pictures of a batch: image, label and prediction.
+
+  Args:
+    images: float32 [batch, height, width, 3] in 0..255.
+    labels: int32 [batch, height, width, 1].
+    predictions: {output: integers [batch, h, w, 1]}.
+    num_classes: labels are spread over the grey levels by it.
+
+  Returns:
+    {tag: uint8 array}.
+  """
+  spread = max(1, 255 // num_classes)
+
+  def grey(values):
+    # As the original's cast does, the ignore label wraps around.
+    return (np.asarray(values) * spread % 256).astype(np.uint8)
+
+  return {
+    'samples/image': np.clip(np.asarray(images), 0, 255).astype(np.uint8),
+    'samples/label': grey(labels),
+    **{f'samples/{name}': grey(value) for name, value in predictions.items()},
+  }
