@@ -65,11 +65,10 @@ print(f'The labels of {len(files)} images equal those of vis.py.')
 PYTHON
 
 python - "$output" "$training" <<'PYTHON'
-import glob
 import json
 import sys
 
-path = sorted(glob.glob(f'{sys.argv[1]}/eval/miou_*.json'))[-1]
+path = f'{sys.argv[1]}/eval/miou_latest.json'
 with open(path) as file:
   miou = json.load(file)['miou']
 print(f'mIoU {miou:.4f} after {sys.argv[2]} s of training.')

@@ -1,11 +1,12 @@
 """Draws images of overlapping shapes, and their label masks.
 
-A class is a shape and nothing else: colour and texture of objects and of the
-background are drawn from the same distribution, so that a network has to look
-at outlines. Objects hide one another, leave the image, and are lit unevenly;
-lines and specks that belong to no class lie about.
+A class is a shape. Its colour is a hint, no more: hues of neighbouring classes
+overlap, and textures are anybody's, so that a network has to look at outlines
+as well. Objects hide one another, leave the image, and are lit unevenly; lines
+and specks that belong to no class lie about.
 """
 
+import colorsys
 import dataclasses
 import math
 
@@ -44,6 +45,11 @@ class Options:
       of one below it to be seen.
     min_contrast: distance of the mean colours of an object and of what is
       around it, in grey levels.
+    hue_spread: how far the hue of an object may lie from that of its class,
+      in turns of the colour wheel; classes are 1/6 apart, and 0.5 makes the
+      colour tell nothing.
+    background_saturation: of the background's mean colour, in 0..1; objects
+      have 0.5 to 1.
     texture: amplitude of textures in grey levels.
     border: width in pixels of the ignored band on outlines.
     num_lines: number of lines of no class, half of them below the objects.
@@ -55,14 +61,16 @@ class Options:
   height: int = 128
   width: int = 160
   num_objects: tuple[int, int] = (2, 6)
-  radius: tuple[float, float] = (0.11, 0.27)
+  radius: tuple[float, float] = (0.14, 0.3)
   aspect: tuple[float, float] = (0.8, 1.25)
   min_visible: float = 0.35
   min_contrast: float = 40.0
-  texture: tuple[float, float] = (5.0, 45.0)
+  hue_spread: float = 0.09
+  background_saturation: tuple[float, float] = (0.0, 0.4)
+  texture: tuple[float, float] = (5.0, 30.0)
   border: int = 3
-  num_lines: tuple[int, int] = (0, 6)
-  num_specks: tuple[int, int] = (0, 12)
+  num_lines: tuple[int, int] = (0, 4)
+  num_specks: tuple[int, int] = (0, 8)
   light: float = 0.35
   noise: tuple[float, float] = (1.0, 8.0)
 
@@ -237,15 +245,23 @@ def _visible_enough(instances, inside, areas, options):
   return (visible[1:] >= options.min_visible * areas[1:]).all()
 
 
-def _random_color(rng):
-  """A mean colour that leaves room for textures."""
-  return rng.uniform(30, 225, 3)
+def _color(rng, hue, saturation):
+  """A mean colour that leaves room for textures, [3] in grey levels."""
+  value = rng.uniform(0.4, 0.9)
+  return 255 * np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value))
 
 
-def _contrasting_color(rng, around, options):
-  """A mean colour that differs from the one around an object."""
+def _background_color(rng, options):
+  saturation = rng.uniform(*options.background_saturation)
+  return _color(rng, rng.uniform(), saturation)
+
+
+def _object_color(rng, label, around, options):
+  """A colour of the class that differs from the one around the object."""
   for _ in range(20):
-    color = _random_color(rng)
+    hue = label / (len(CLASS_NAMES) - 1)
+    hue += rng.uniform(-options.hue_spread, options.hue_spread)
+    color = _color(rng, hue, rng.uniform(0.5, 1))
     if np.linalg.norm(color - around) >= options.min_contrast:
       break
   return color
@@ -298,7 +314,7 @@ def draw(
     label: uint8 [height, width], classes and IGNORE_LABEL.
   """
   size = options.height, options.width
-  image = _paint(rng, options, _random_color(rng), size)
+  image = _paint(rng, options, _background_color(rng, options), size)
   # Whose pixel it is: 0 the background's, i the i-th object's.
   instances = np.zeros(size, np.int64)
   areas = np.zeros(1)
@@ -315,7 +331,7 @@ def draw(
       continue
     surroundings = _grow(inside, _SURROUNDINGS) & ~inside
     around = image[surroundings].mean(axis=0)
-    color = _contrasting_color(rng, around, options)
+    color = _object_color(rng, label, around, options)
     box = _bounding_box(alpha > 0)
     part = image[box]
     surface = _paint(rng, options, color, part.shape[:2])

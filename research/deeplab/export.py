@@ -27,6 +27,13 @@ OUTPUT_PROB_NAME = 'SemanticProbabilities'
 RAW_OUTPUT_NAME = 'RawSemanticPredictions'
 RAW_OUTPUT_PROB_NAME = 'RawSemanticProbabilities'
 
+_OUTPUT_NAMES = (
+  OUTPUT_NAME,
+  OUTPUT_PROB_NAME,
+  RAW_OUTPUT_NAME,
+  RAW_OUTPUT_PROB_NAME,
+)
+
 FROZEN_GRAPH_FILE = 'frozen_inference_graph.pb'
 
 
@@ -60,7 +67,10 @@ def build_serving_function(predictor, options, **resizing):
     )
     height, width = tf.unstack(tf.shape(resized)[:2])
     predictions = predictor(image[tf.newaxis])
-    labels = tf.identity(predictions[common.OUTPUT_TYPE], RAW_OUTPUT_NAME)
+    # Official graphs have float32 labels under this name.
+    labels = tf.identity(
+      tf.cast(predictions[common.OUTPUT_TYPE], tf.float32), RAW_OUTPUT_NAME
+    )
     probabilities = tf.identity(
       predictions[common.OUTPUT_TYPE + model.PROB_SUFFIX], RAW_OUTPUT_PROB_NAME
     )
@@ -73,7 +83,7 @@ def build_serving_function(predictor, options, **resizing):
       images=probabilities[:, :height, :width], size=size, align_corners=True
     )
     return {
-      OUTPUT_NAME: tf.identity(labels[..., 0], OUTPUT_NAME),
+      OUTPUT_NAME: tf.cast(labels[..., 0], tf.int32, OUTPUT_NAME),
       OUTPUT_PROB_NAME: tf.identity(probabilities, OUTPUT_PROB_NAME),
     }
 
@@ -173,14 +183,15 @@ def freeze(serve):
   """The graph of a serving function with its variables as constants.
 
   Returns:
-    A GraphDef whose nodes ImageTensor, SemanticPredictions and
-    SemanticProbabilities are those of the official frozen graph.
+    A GraphDef whose nodes ImageTensor, SemanticPredictions,
+    SemanticProbabilities and the two Raw ones are those of the official
+    frozen graph.
   """
   frozen = convert_to_constants.convert_variables_to_constants_v2(
     serve.get_concrete_function(), lower_control_flow=False
   )
   graph = frozen.graph.as_graph_def()
-  _keep_ancestors(graph, [OUTPUT_NAME, OUTPUT_PROB_NAME])
+  _keep_ancestors(graph, list(_OUTPUT_NAMES))
   return graph
 
 

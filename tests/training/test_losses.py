@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from deeplab.training import losses
 
 _DATA = pathlib.Path(__file__).parent.parent / 'testdata' / 'training'

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from deeplab.training import optimizers
 
 _LAST = ['logits', 'aspp', 'decoder']
@@ -97,6 +98,6 @@ def test_adam_is_the_kernel_of_tensorflow_1():
   ],
 )
 def test_gradient_multipliers(name, expected):
-  assert optimizers.gradient_multipliers([name], _LAST, 10.0).get(
-    name
-  ) == expected
+  assert (
+    optimizers.gradient_multipliers([name], _LAST, 10.0).get(name) == expected
+  )

@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from deeplab.common import InputError
 from deeplab.training import schedules
 

@@ -215,9 +215,7 @@ class _Run:
       self._dataset.iterate(batches), self._start_step + 1
     ):
       self._profiler.before(number)
-      metrics, predictions = run_step(
-        batch[common.IMAGE], batch[common.LABEL]
-      )
+      metrics, predictions = run_step(batch[common.IMAGE], batch[common.LABEL])
       # The step before: its loss is there, while this one may still run.
       if checked is not None:
         self._check_finite(*checked)
@@ -300,8 +298,7 @@ class _Run:
 
     labels, counts = np.unique(gather(common.LABEL), return_counts=True)
     histogram = ', '.join(
-      f'{label}: {count}'
-      for label, count in zip(labels, counts, strict=True)
+      f'{label}: {count}' for label, count in zip(labels, counts, strict=True)
     )
     names = [name.decode() for name in gather(common.IMAGE_NAME)]
     values = ', '.join(

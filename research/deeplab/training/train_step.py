@@ -153,9 +153,7 @@ class TrainStep:
     images, labels = self._with_static_shape(images, labels)
     replica = tf.distribute.get_replica_context()
     replicas = tf.cast(self.strategy.num_replicas_in_sync, tf.int64)
-    draw = step * replicas + tf.cast(
-      replica.replica_id_in_sync_group, tf.int64
-    )
+    draw = step * replicas + tf.cast(replica.replica_id_in_sync_group, tf.int64)
     seed = tf.stack([tf.constant(self.config.seed, tf.int64), draw])
     with tf.GradientTape() as tape:
       with slim.dropout_seed(seed):

@@ -1,0 +1,195 @@
+"""Exported models, as those who use them see them."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import recipe
+from deeplab import checkpoints, common, export, model
+from deeplab.common import InputError
+from deeplab.datasets import data_generator
+from deeplab.evaluation import prediction, visualizer
+
+_GOLDEN = {
+  'single': ({}, {}, {}),
+  'dm05': ({'depth_multiplier': 0.5}, {}, {}),
+  'multi': (
+    {},
+    {'inference_scales': [0.75, 1.0, 1.25], 'add_flipped_images': True},
+    {},
+  ),
+  'resize': (
+    {},
+    {},
+    {'min_resize_value': 129, 'max_resize_value': 129, 'resize_factor': 16},
+  ),
+  'default': ({'output_stride': 8, 'crop_size': [513, 513]}, {}, {}),
+}
+
+# Runs where nothing of this package is imported.
+_PLAIN = """
+import sys
+import numpy as np
+import tensorflow as tf
+run = tf.saved_model.load(sys.argv[1]).signatures['serving_default']
+images = np.load(sys.argv[2])
+labels = {n: run(ImageTensor=tf.constant(i[None]))['SemanticPredictions'][0]
+          for n, i in images.items()}
+np.savez(sys.argv[3], **labels)
+assert not any(name.split('.')[0] == 'deeplab' for name in sys.modules)
+"""
+
+
+def _options(**changes):
+  return common.ModelOptions(
+    **{
+      'outputs_to_num_classes': {'semantic': 21},
+      'crop_size': [129, 129],
+      'output_stride': 16,
+      **changes,
+    }
+  )
+
+
+def _checkpoint(folder, options):
+  """A checkpoint with the recipe's weights."""
+  variables = checkpoints.named_variables(model.build_model(options))
+  recipe.assign(variables)
+  return checkpoints.save(str(folder / 'train'), 0, variables)
+
+
+def _run_frozen(path, image, names):
+  graph_def = tf.compat.v1.GraphDef()
+  graph_def.ParseFromString(path.read_bytes())
+  with tf.Graph().as_default() as graph:
+    tf.import_graph_def(graph_def, name='')
+  with tf.compat.v1.Session(graph=graph) as session:
+    return session.run([f'{n}:0' for n in names], {'ImageTensor:0': image})
+
+
+@pytest.mark.parametrize('name', _GOLDEN)
+def test_equals_the_original(name, tmp_path, testdata):
+  changes, scales, resizing = _GOLDEN[name]
+  golden = np.load(testdata / 'export.npz')
+  image = golden['image'][np.newaxis]
+  options = _options(**changes)
+  export.export(
+    _checkpoint(tmp_path, options),
+    str(tmp_path / 'exported'),
+    options,
+    **scales,
+    **resizing,
+  )
+  saved = tf.saved_model.load(str(tmp_path / 'exported'))
+  outputs = saved.signatures['serving_default'](ImageTensor=tf.constant(image))
+  labels = outputs['SemanticPredictions'].numpy()
+  assert labels.dtype == np.int32
+  np.testing.assert_array_equal(labels[0], golden[name])
+  if name != 'multi':  # The original's are softmaxed twice.
+    probabilities = outputs['SemanticProbabilities'].numpy()
+    np.testing.assert_allclose(
+      probabilities[0, ::5, ::5], golden[f'{name}_prob'], atol=1e-5
+    )
+  frozen, raw = _run_frozen(
+    tmp_path / 'exported' / export.FROZEN_GRAPH_FILE,
+    image,
+    ['SemanticPredictions', 'RawSemanticPredictions'],
+  )
+  np.testing.assert_array_equal(frozen, labels)
+  assert raw.shape == (1, *options.crop_size) and raw.dtype == np.float32
+
+
+def test_plain_tensorflow_gives_what_vis_writes(tmp_path, testdata):
+  options = _options(crop_size=[129, 145])
+  checkpoint = _checkpoint(tmp_path, options)
+  dataset = data_generator.Dataset(
+    None,
+    'val',
+    str(testdata / 'voc_tfrecord'),
+    1,
+    options.crop_size,
+    model_variant='mobilenet_v2',
+  )
+  predict = prediction.Predictor(options, options.crop_size)
+  predict.restore(checkpoint)
+  visualizer.visualize(
+    predict, dataset, str(tmp_path / 'vis'), also_save_raw=True
+  )
+  images = {
+    batch[common.IMAGE_NAME].numpy()[0].decode(): batch[
+      common.ORIGINAL_IMAGE
+    ].numpy()[0]
+    for batch in dataset.iterate()
+  }
+  assert len({image.shape for image in images.values()}) > 1
+  np.savez(tmp_path / 'images.npz', **images)
+  export.export(checkpoint, str(tmp_path / 'exported'), options)
+  subprocess.run(
+    [
+      sys.executable,
+      '-c',
+      _PLAIN,
+      str(tmp_path / 'exported'),
+      str(tmp_path / 'images.npz'),
+      str(tmp_path / 'labels.npz'),
+    ],
+    check=True,
+    cwd=tmp_path,
+  )
+  labels = np.load(tmp_path / 'labels.npz')
+  folder = tmp_path / 'vis' / visualizer.RAW_PREDICTION_FOLDER
+  for name in images:
+    content = tf.io.read_file(str(folder / f'{name}.png'))
+    expected = tf.io.decode_png(content, channels=1)[..., 0].numpy()
+    np.testing.assert_array_equal(labels[name], expected)
+
+
+def test_an_image_larger_than_the_crop(tmp_path):
+  options = _options(crop_size=[33, 33])
+  export.export(
+    _checkpoint(tmp_path, options), str(tmp_path / 'exported'), options
+  )
+  saved = tf.saved_model.load(str(tmp_path / 'exported'))
+  image = tf.zeros([1, 40, 30, 3], tf.uint8)
+  with pytest.raises(tf.errors.InvalidArgumentError, match='40x30'):
+    saved.signatures['serving_default'](ImageTensor=image)
+
+
+def test_a_frozen_graph_alone_and_its_text(tmp_path):
+  options = _options(crop_size=[33, 33])
+  path = tmp_path / 'folder' / 'graph.pb'
+  written = export.export(
+    _checkpoint(tmp_path, options),
+    str(path),
+    options,
+    save_inference_graph=True,
+  )
+  assert sorted(map(os.path.basename, written)) == [
+    'graph.pb',
+    'inference_graph.pbtxt',
+  ]
+  assert sorted(os.listdir(path.parent)) == [
+    'graph.pb',
+    'inference_graph.pbtxt',
+  ]
+
+
+def test_a_path_that_cannot_be_written(tmp_path):
+  options = _options(crop_size=[33, 33])
+  (tmp_path / 'file').touch()
+  with pytest.raises(InputError, match='--export_path'):
+    export.export(
+      _checkpoint(tmp_path, options), str(tmp_path / 'file' / 'x'), options
+    )
+
+
+def test_a_second_export_replaces_the_first(tmp_path):
+  options = _options(crop_size=[33, 33])
+  checkpoint = _checkpoint(tmp_path, options)
+  for _ in range(2):
+    export.export(checkpoint, str(tmp_path / 'exported'), options)
+  assert sorted(os.listdir(tmp_path)) == ['exported', 'train']
