@@ -24,9 +24,9 @@ python train.py --train_logdir="$output/train" --dataset_dir="$data" \
   --model_variant=mobilenet_v2 --output_stride=16 --train_crop_size=97,97 \
   --depth_multiplier=0.5 --divisible_by=8 --decoder_output_stride=4 \
   --aspp_convs_filters=64 --decoder_filters=64 --batch_norm_decay=0.99 \
-  --min_scale_factor=0.75 --max_scale_factor=1.25 --train_batch_size=16 \
-  --optimizer=adam --adam_learning_rate=0.001 \
-  --training_number_of_steps=1500 --log_steps=100
+  --min_scale_factor=0.75 --max_scale_factor=1.0 --train_batch_size=16 \
+  --base_learning_rate=0.15 \
+  --training_number_of_steps=1800 --log_steps=100
 training=$((SECONDS - start))
 
 echo "== Evaluation"

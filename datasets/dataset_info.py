@@ -17,7 +17,7 @@ from deeplab.datasets import class_tables
 # The file that holds a DatasetInfo, beside the TFRecord files.
 FILE_NAME = 'dataset_info.json'
 
-# The official default of --dataset_name.
+# The official default of --dataset.
 DEFAULT_NAME = 'pascal_voc_seg'
 
 
@@ -233,8 +233,8 @@ def resolve(
     info = load(path)
     if dataset_name is not None and dataset_name != info.name:
       raise InputError(
-        f'--dataset_name={dataset_name}, but {path} describes the data set '
-        f'{info.name!r}. Leave --dataset_name out, or give the folder of '
+        f'--dataset={dataset_name}, but {path} describes the data set '
+        f'{info.name!r}. Leave --dataset out, or give the folder of '
         f'{dataset_name!r} as --dataset_dir.'
       )
     return info
@@ -242,7 +242,7 @@ def resolve(
   if name not in BUILTIN:
     where = f' in {dataset_dir}' if dataset_dir else ''
     raise InputError(
-      f'unknown data set --dataset_name={name}: it is not one of '
+      f'unknown data set --dataset={name}: it is not one of '
       f'{sorted(BUILTIN)}, and there is no {FILE_NAME}{where}. Convert it '
       'with a script of datasets/, which writes that file, or write the file '
       'by hand (name, num_classes, ignore_label, class_names, colors).'

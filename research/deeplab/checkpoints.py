@@ -328,19 +328,20 @@ def _temporary_prefix(directory):
 
 
 def _update_state(directory, prefix, keep_max):
+  """Points the state file at a checkpoint; removes the oldest ones."""
   state = tf.train.get_checkpoint_state(directory)
-  kept = list(state.all_model_checkpoint_paths) if state else []
   kept = [
     path
-    for path in kept
+    for path in (state.all_model_checkpoint_paths if state else [])
     if path != prefix and tf.io.gfile.exists(path + '.index')
-  ]
-  kept.append(prefix)
+  ] + [prefix]
   dropped = kept[:-keep_max] if keep_max else []
-  kept = kept[len(dropped) :]
-  tf.compat.v1.train.update_checkpoint_state(
-    directory, prefix, all_model_checkpoint_paths=kept
-  )
+  # Paths relative to the folder, so that it can be moved.
+  lines = [f'model_checkpoint_path: "{os.path.basename(prefix)}"'] + [
+    f'all_model_checkpoint_paths: "{os.path.basename(path)}"'
+    for path in kept[len(dropped) :]
+  ]
+  write_text(os.path.join(directory, 'checkpoint'), '\n'.join(lines) + '\n')
   for path in dropped:
     for file in tf.io.gfile.glob(path + '.*'):
       tf.io.gfile.remove(file)

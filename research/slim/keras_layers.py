@@ -6,6 +6,7 @@ SpaceToBatchND, and `keras.layers.BatchNormalization` is neither fused nor
 unbiased in its moving variance; hence our own.
 """
 
+import functools
 import zlib
 
 import keras
@@ -84,6 +85,24 @@ class _Convolution(keras.layers.Layer):
     return (batch, *sides, channels)
 
 
+@functools.cache
+def _has_dilated_gradient():
+  """Whether the device can differentiate a dilated convolution.
+
+  Processors without oneDNN cannot (TensorFlow on Apple's, for example).
+  """
+  with tf.init_scope():
+    image, kernel = tf.zeros([1, 5, 5, 1]), tf.zeros([3, 3, 1, 1])
+    try:
+      with tf.GradientTape() as tape:
+        tape.watch(kernel)
+        outputs = tf.nn.conv2d(image, kernel, 1, 'SAME', dilations=2)
+      tape.gradient(outputs, kernel)
+    except tf.errors.OpError:
+      return False
+  return True
+
+
 class Conv2D(_Convolution):
   """Convolution with stride or atrous rate, biases optional."""
 
@@ -101,13 +120,17 @@ class Conv2D(_Convolution):
     return self._output_shape(input_shape, self.filters)
 
   def call(self, inputs):
-    outputs = tf.nn.conv2d(
-      inputs,
-      tf.convert_to_tensor(self.kernel),
-      strides=self.stride,
-      padding=self.padding,
-      dilations=self.rate,
-    )
+    kernel = tf.convert_to_tensor(self.kernel)
+    if self.rate > 1 and not _has_dilated_gradient():
+      outputs = tf.nn.atrous_conv2d(inputs, kernel, self.rate, self.padding)
+    else:
+      outputs = tf.nn.conv2d(
+        inputs,
+        kernel,
+        strides=self.stride,
+        padding=self.padding,
+        dilations=self.rate,
+      )
     return self._with_bias(outputs)
 
 

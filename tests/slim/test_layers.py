@@ -1,6 +1,9 @@
 """The slim functions against TensorFlow 1's."""
 
+import os
 import pathlib
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -190,3 +193,31 @@ def test_dropout_is_a_function_of_the_seed():
   assert not np.array_equal(run([3, 7]), run([3, 8]))
   assert np.isclose((run([3, 7]) == 0).mean(), 0.1, atol=0.03)
   assert np.isclose(run([3, 7]).max(), 1 / 0.9)
+
+
+_DILATED = """
+import keras, tensorflow as tf
+from deeplab import slim
+with slim.layer_store(0):
+  x = keras.Input((9, 10, 3))
+  network = keras.Model(x, slim.conv2d(x, 4, 3, rate=2, scope='c'))
+with tf.GradientTape() as tape:
+  loss = tf.reduce_sum(network(tf.ones([1, 9, 10, 3])) ** 2)
+gradient = tape.gradient(loss, network.trainable_variables)[0]
+print(float(loss), float(tf.norm(gradient)))
+"""
+
+
+def test_dilated_convolutions_train_without_onednn():
+  results = [
+    subprocess.run(
+      [sys.executable, '-c', _DILATED],
+      env={**os.environ, 'TF_ENABLE_ONEDNN_OPTS': flag},
+      capture_output=True,
+      text=True,
+      check=True,
+    ).stdout.split()
+    for flag in '01'
+  ]
+  without, with_onednn = np.array(results, float)
+  np.testing.assert_allclose(without, with_onednn, rtol=1e-5)
