@@ -95,9 +95,9 @@ def _has_dilated_gradient():
     image, kernel = tf.zeros([1, 5, 5, 1]), tf.zeros([3, 3, 1, 1])
     try:
       with tf.GradientTape() as tape:
-        tape.watch(kernel)
+        tape.watch([image, kernel])
         outputs = tf.nn.conv2d(image, kernel, 1, 'SAME', dilations=2)
-      tape.gradient(outputs, kernel)
+      tape.gradient(outputs, [image, kernel])
     except tf.errors.OpError:
       return False
   return True
