@@ -175,6 +175,7 @@ def test_what_cannot_be_built(changes, message):
     ({'depth_multiplier': 0}, 'depth_multiplier'),
     ({'resnet_root_convs': 4}, 'resnet_root_convs'),
     ({'atrous_rates': [6, 0]}, 'atrous_rates must hold positive'),
+    ({'sync_batch_norm_method': 'tpu'}, 'sync_batch_norm_method is not sup'),
   ],
 )
 def test_options_that_contradict_themselves(changes, message):

@@ -27,6 +27,14 @@ TEST_SET = 'test'
 # File written beside checkpoints; see ModelOptions.to_json.
 MODEL_OPTIONS_FILE = 'model_options.json'
 
+# Official fields of ModelOptions that only take their default so far.
+_NOT_BUILT = (
+  'preprocessed_images_dtype',
+  'dense_prediction_cell_config',
+  'nas_architecture_options',
+  'sync_batch_norm_method',
+)
+
 
 class InputError(ValueError):
   """The user's input is at fault: the message alone says what and the cure.
@@ -90,6 +98,13 @@ def _validate(options):
     options.resnet_root_convs in (2, 3),
     f'resnet_root_convs must be 2 or 3. Received: {options.resnet_root_convs}.',
   )
+  for field in dataclasses.fields(options):
+    _check(
+      field.name not in _NOT_BUILT
+      or getattr(options, field.name) == field.default,
+      f'{field.name} is not supported by this version. Received: '
+      f'{getattr(options, field.name)!r}.',
+    )
   _check_head(options)
 
 
@@ -168,6 +183,9 @@ class ModelOptions:
     label_weights: weight of each class in the loss, None for 1.
     batch_norm_decay: decay of every batch norm's moving statistics; None
       keeps each network's official value.
+    preprocessed_images_dtype, dense_prediction_cell_config,
+      nas_architecture_options, sync_batch_norm_method: official fields of
+      parts that are not built yet; anything but the default is refused.
 
     resnet_root_convs: number of 3x3 convolutions (2 or 3) in the stem of the
       `_beta` ResNets; every published checkpoint has 3.
@@ -201,6 +219,10 @@ class ModelOptions:
   image_se_uses_qsigmoid: bool = False
   label_weights: Sequence[float] | None = None
   batch_norm_decay: float | None = None
+  preprocessed_images_dtype: str = 'float32'
+  dense_prediction_cell_config: Sequence[Mapping[str, Any]] | None = None
+  nas_architecture_options: Mapping[str, Any] | None = None
+  sync_batch_norm_method: str = 'None'
 
   resnet_root_convs: int = 3
 
