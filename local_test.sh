@@ -9,7 +9,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 output="${1:-local_test_output}"
 source environment.sh
 
-rm -rf "$output"
+# Of an earlier run, and nothing else.
+rm -rf "$output"/{shapes,train,eval,vis,exported}
 mkdir -p "$output"
 data="$output/shapes/tfrecord"
 size=129,161

@@ -13,6 +13,7 @@ It takes seconds, needs no download, and the same --seed gives the same images.
 """
 
 import contextlib
+import io
 import os
 import shutil
 import tempfile
@@ -52,6 +53,15 @@ INFO = DatasetInfo(
 )
 
 
+def _save(image, path, **options):
+  """Writes an image; Pillow alone does not notice that a disk is full."""
+  encoded = io.BytesIO()
+  extension = os.path.splitext(path)[1]
+  image.save(encoded, Image.registered_extensions()[extension], **options)
+  with open(path, 'wb') as file:
+    file.write(encoded.getbuffer())
+
+
 def _write_images(folder, split, split_index, count, seed, options):
   """Draws the images of a split and writes files and list."""
   palette = [v for color in class_tables.pascal_colormap() for v in color]
@@ -60,12 +70,11 @@ def _write_images(folder, split, split_index, count, seed, options):
     # Each image has its own seed: those of val do not depend on num_train.
     rng = np.random.default_rng([seed, split_index, index])
     image, label = shapes_images.draw(rng, options)
-    Image.fromarray(image).save(
-      os.path.join(folder, _IMAGES, f'{name}.jpg'), quality=_JPEG_QUALITY
-    )
+    path = os.path.join(folder, _IMAGES, f'{name}.jpg')
+    _save(Image.fromarray(image), path, quality=_JPEG_QUALITY)
     mask = Image.fromarray(label)
     mask.putpalette(palette)
-    mask.save(os.path.join(folder, _LABELS, f'{name}.png'))
+    _save(mask, os.path.join(folder, _LABELS, f'{name}.png'))
   path = os.path.join(folder, _LISTS, f'{split}.txt')
   with open(path, 'w', encoding='utf-8') as output:
     output.writelines(f'{name}\n' for name in names)

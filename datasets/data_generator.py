@@ -91,11 +91,10 @@ class Dataset:
       common.InputError: the data set, the split or its shards are not there
         or broken, or an argument is out of range.
     """
-    if batch_size < 1 or num_readers < 1:
-      raise common.InputError(
-        'batch_size and num_readers must be at least 1. Received: '
-        f'batch_size={batch_size}, num_readers={num_readers}.'
-      )
+    common.check_ranges(
+      {'batch_size': batch_size, 'num_readers': num_readers},
+      {'batch_size': common.COUNT, 'num_readers': common.COUNT},
+    )
     if len(crop_size) != 2 or min(crop_size) < 1:
       raise common.InputError(
         'crop_size must be two positive integers, height and width. '
@@ -136,6 +135,7 @@ class Dataset:
       'model_variant': model_variant,
       'keep_aspect_ratio': keep_aspect_ratio,
     }
+    input_preprocess.check_options(self._preprocessing)
 
   def as_dataset(self, start_step: int = 0) -> tf.data.Dataset:
     """The batches from number `start_step` on.
@@ -284,10 +284,13 @@ def clear_errors(dataset: Dataset):
   """
   try:
     yield
-  except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+  except records.DATA_ERRORS as error:
     text = preprocess_utils.input_error_text(error)
     # Searching takes a while: not for errors of the network.
-    if text is None and re.search(r'Iterator\w*GetNext', error.message):
+    if text is None and (
+      isinstance(error, UnicodeDecodeError)
+      or re.search(r'Iterator\w*GetNext', str(error))
+    ):
       text = records.find_fault(dataset.shards, dataset.has_labels)
     if text is None:
       raise

@@ -172,8 +172,14 @@ def load(path_or_folder: str) -> DatasetInfo:
     )
   try:
     return DatasetInfo(**values)
-  except (InputError, TypeError, AttributeError, ValueError) as error:
+  except InputError as error:
     raise InputError(f'{path}: {error}') from error
+  except (TypeError, AttributeError, ValueError) as error:
+    raise InputError(
+      f'{path}: a value is of another kind than expected: {error}. class_names '
+      'is a list of texts, colors one of [red, green, blue], splits an object '
+      'of counts.'
+    ) from error
 
 
 BUILTIN = {

@@ -29,6 +29,14 @@ _SHARD_NAME = re.compile(
   r'(?P<split>.+)-(?P<index>\d{5})-of-(?P<total>\d{5})(\.\w+)?'
 )
 
+# What TensorFlow raises about data. The last one comes instead of the first
+# where the message quotes bytes of the data that are no text.
+DATA_ERRORS = (
+  tf.errors.InvalidArgumentError,
+  tf.errors.DataLossError,
+  UnicodeDecodeError,
+)
+
 # A record is its length, the length's checksum, the data, the data's checksum.
 _LENGTH = struct.Struct('<Q')
 _CHECKSUM = struct.Struct('<I')
@@ -150,9 +158,17 @@ def scan_shard(path: str) -> Shard:
     The shard.
 
   Raises:
-    InputError: a header is not one, or the file ends within a record.
+    InputError: a header is not one, the file ends within a record, or it
+      cannot be read.
   """
-  num_bytes = tf.io.gfile.stat(path).length
+  try:
+    return _count_records(path, tf.io.gfile.stat(path).length)
+  except (OSError, tf.errors.OpError) as error:
+    raise InputError(f'{path} cannot be read: {error}') from error
+
+
+def _count_records(path, num_bytes):
+  """The Shard of a file of that many bytes."""
   # Python's own files seek ten times faster; gfile knows remote ones.
   opener = open if os.path.exists(path) else tf.io.gfile.GFile
   index = offset = 0
@@ -398,7 +414,7 @@ def _fault_of(serialized, with_label):
   """Why a record cannot be decoded; None if it can."""
   try:
     parse_example(serialized, with_label)
-  except tf.errors.InvalidArgumentError as error:
+  except DATA_ERRORS as error:
     return input_error_text(error) or _decoding_fault(serialized)
   return None
 
@@ -410,9 +426,10 @@ def _decoding_fault(serialized):
   }
   try:
     name = tf.io.parse_single_example(serialized, keys)[NAME_KEY]
-  except tf.errors.InvalidArgumentError:
+  except DATA_ERRORS:
     return 'it is not a tf.train.Example. Convert the data set again.'
+  name = name.numpy().decode(errors='replace')
   return (
-    f'the image "{name.numpy().decode()}" or its label is damaged and cannot '
-    'be decoded. Replace the file and convert the data set again.'
+    f'the image "{name}" or its label is damaged and cannot be decoded. '
+    'Replace the file and convert the data set again.'
   )

@@ -111,15 +111,38 @@ def test_another_model(saved):
   other = model.build_model(
     _options(model_variant='resnet_v1_18', aspp_with_batch_norm=False)
   )
-  with pytest.raises(InputError, match=r'lacks .* It holds MobilenetV2'):
+  with pytest.raises(
+    InputError, match=r'no variable of resnet_v1_18\..*MobilenetV2'
+  ):
     checkpoints.restore(other, saved)
   backbone = {
     name: variable
     for name, variable in checkpoints.named_variables(other).items()
     if name.startswith('resnet')
   }
-  with pytest.raises(InputError, match='no variable of this model'):
+  with pytest.raises(InputError, match='no variable of resnet_v1_18'):
     checkpoints.restore(backbone, saved)
+
+
+def test_a_head_alone_is_not_enough(saved):
+  """Its shapes fit, but the backbone would silently start from scratch."""
+  other = model.build_model(_options(model_variant='xception_41'))
+  head = {
+    name: variable
+    for name, variable in checkpoints.named_variables(other).items()
+    if name.startswith(('xception_41', 'logits'))
+  }
+  with pytest.raises(InputError, match='no variable of xception_41'):
+    checkpoints.restore(head, saved, allow_missing=True)
+
+
+def test_a_damaged_state_file(network, saved, tmp_path):
+  (tmp_path / 'checkpoint').write_bytes(b'\xff\xfe\x00')
+  assert checkpoints.latest(str(tmp_path)) == saved
+  newer = checkpoints.save(
+    str(tmp_path), 8, checkpoints.named_variables(network)
+  )
+  assert checkpoints.latest(str(tmp_path)) == newer
 
 
 def test_missing_variables(saved):
@@ -185,6 +208,12 @@ def test_options_beside_a_checkpoint(saved, tmp_path):
     assert stored.to_dict() == options.to_dict()
   (tmp_path / common.MODEL_OPTIONS_FILE).write_text('{"no_such_field": 1}')
   with pytest.raises(InputError, match='no_such_field'):
+    checkpoints.load_options(saved)
+  (tmp_path / common.MODEL_OPTIONS_FILE).write_bytes(b'\xff\xfe\x00')
+  with pytest.raises(InputError, match='not valid model options'):
+    checkpoints.load_options(saved)
+  (tmp_path / common.MODEL_OPTIONS_FILE).write_text('null')
+  with pytest.raises(InputError, match='must be an object, not None'):
     checkpoints.load_options(saved)
   (tmp_path / common.MODEL_OPTIONS_FILE).write_text('{')
   with pytest.raises(InputError, match='not valid model options'):

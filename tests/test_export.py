@@ -1,6 +1,7 @@
 """Exported models, as those who use them see them."""
 
 import os
+import resource
 import subprocess
 import sys
 
@@ -185,6 +186,49 @@ def test_a_path_that_cannot_be_written(tmp_path):
     export.export(
       _checkpoint(tmp_path, options), str(tmp_path / 'file' / 'x'), options
     )
+
+
+def test_a_failure_leaves_the_earlier_export(tmp_path, monkeypatch):
+  options = _options(crop_size=[33, 33])
+  checkpoint = _checkpoint(tmp_path, options)
+  folder = tmp_path / 'exported'
+  folder.mkdir()
+  (folder / 'saved_model.pb').write_text('earlier')
+
+  def full(*unused):
+    raise OSError('No space left on device')
+
+  monkeypatch.setattr(export, '_write', full)
+  with pytest.raises(InputError, match='No space left'):
+    export.export(checkpoint, str(folder), options)
+  assert sorted(os.listdir(tmp_path)) == ['exported', 'train']
+  assert os.listdir(folder) == ['saved_model.pb']
+
+
+def test_a_full_disk_leaves_no_half_of_a_graph(tmp_path):
+  """Files may not grow beyond 1000 bytes."""
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+  try:
+    with pytest.raises((OSError, tf.errors.OpError)):
+      export._write(str(tmp_path), {'graph.pb': b'x' * 5000})
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert os.listdir(tmp_path) == []
+
+
+def test_bad_resizing(tmp_path):
+  options = _options(crop_size=[33, 33])
+  with pytest.raises(InputError, match='min_resize_value=-1'):
+    export.export('none', str(tmp_path / 'x'), options, min_resize_value=-1)
+
+
+def test_other_files_are_never_replaced(tmp_path):
+  options = _options(crop_size=[33, 33])
+  checkpoint = _checkpoint(tmp_path, options)
+  with pytest.raises(InputError, match='not empty'):
+    export.export(checkpoint, str(tmp_path / 'train'), options)
+  assert checkpoints.find(tmp_path / 'train') == checkpoint
 
 
 def test_a_second_export_replaces_the_first(tmp_path):

@@ -106,8 +106,48 @@ def test_repeated_and_comma_separated(parse):
 def test_from_scratch_the_stem_has_two_convolutions(parse):
   parse('--model_variant=resnet_v1_50_beta')
   assert deeplab_flags.model_options(21, [65, 65]).resnet_root_convs == 2
-  parse('--resnet_root_convs=3')
+  parse('--model_variant=resnet_v1_50_beta', '--resnet_root_convs=3')
   assert deeplab_flags.model_options(21, [65, 65]).resnet_root_convs == 3
+
+
+_RUN = """
+import sys
+from deeplab import flags
+flags.flags.DEFINE_string('path', None, '')
+flags.require('path')
+def main():
+  {}
+flags.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+  'statement, argument, status, message',
+  [
+    ('pass', '--path=', 1, 'must not be empty'),
+    ('raise MemoryError', '--path=x', 1, 'not enough memory'),
+    ('raise KeyboardInterrupt', '--path=x', 130, 'interrupted'),
+    (
+      'import os, signal; os.kill(os.getpid(), signal.SIGTERM)',
+      '--path=x',
+      143,
+      '',
+    ),
+    ('raise ValueError("a bug")', '--path=x', 1, 'Traceback'),
+  ],
+)
+def test_how_a_script_ends(statement, argument, status, message):
+  script = _RUN.format(statement)
+  result = subprocess.run(
+    [sys.executable, '-c', script, argument], capture_output=True, text=True
+  )
+  assert result.returncode == status and message in result.stderr
+  assert ('Traceback' in result.stderr) == ('Traceback' in message)
+
+
+def test_a_list_that_does_not_parse_says_what_was_expected():
+  with pytest.raises(ValueError, match='Expected integers, comma separated'):
+    deeplab_flags._ListParser(int).parse('6,x')
 
 
 @pytest.fixture
@@ -146,6 +186,20 @@ def test_given_rates_stay(parse, trained):
   parse('--output_stride=8', '--atrous_rates=6,12,18')
   options = deeplab_flags.model_options(5, [65, 65], trained)
   assert options.atrous_rates == [6, 12, 18]
+
+
+@pytest.mark.parametrize(
+  'arguments',
+  [
+    ['--model_variant=xception_41', '--depth_multiplier=0.5'],
+    ['--model_variant=resnet_v1_50', '--divisible_by=8'],
+    ['--model_variant=resnet_v1_50', '--resnet_root_convs=3'],
+  ],
+)
+def test_flags_without_effect_are_refused(parse, arguments):
+  parse(*arguments)
+  with pytest.raises(InputError, match='has no effect'):
+    deeplab_flags.model_options(5, [65, 65])
 
 
 def test_rates_that_do_not_divide(parse, trained):

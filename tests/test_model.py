@@ -9,6 +9,7 @@ import pytest
 import recipe
 from deeplab import checkpoints, common, inference, model
 from deeplab.common import InputError
+from deeplab.core import utils
 
 
 def _options(**changes):
@@ -135,9 +136,132 @@ def test_every_output_stride_shares_its_weights(variant, strides):
   assert len(names) == 1
 
 
+def test_the_head_of_mobilenet_v3():
+  """Gate, no projection, pooling window, sums, the decoder as logits."""
+  options = _options(
+    crop_size=[65, 65],
+    atrous_rates=None,
+    image_pooling_crop_size=[49, 49],
+    image_pooling_stride=[4, 5],
+    aspp_with_concat_projection=False,
+    aspp_with_squeeze_and_excitation=True,
+    image_se_uses_qsigmoid=True,
+    decoder_use_sum_merge=True,
+    decoder_filters=5,
+    decoder_output_is_logits=True,
+    decoder_output_stride=[8],
+  )
+  logits = _run(model.build_model, options, _images(65, 65))
+  assert logits['semantic']['merged_logits'].shape == (1, 9, 9, 5)
+  names = checkpoints.named_variables(model.build_model(options))
+  head = [name for name in names if not name.startswith('MobilenetV2')]
+  assert head == [
+    'image_pooling/weights',
+    'image_pooling/biases',
+    'aspp0/weights',
+    'aspp0/BatchNorm/gamma',
+    'aspp0/BatchNorm/beta',
+    'aspp0/BatchNorm/moving_mean',
+    'aspp0/BatchNorm/moving_variance',
+    'decoder/feature_projection0/weights',
+    'decoder/feature_projection0/biases',
+    'decoder/decoder_conv0/weights',
+    'decoder/decoder_conv0/biases',
+  ]
+
+
+def test_q_sigmoid(testdata):
+  golden = np.load(testdata / 'units.npz')
+  x = golden['q_sigmoid_x']
+  tensor = keras.Input(x.shape[1:])
+  network = keras.Model(tensor, utils.q_sigmoid(tensor))
+  np.testing.assert_allclose(network(x), golden['q_sigmoid_y'], atol=1e-7)
+
+
+@pytest.mark.parametrize(
+  'changes, kernels',
+  [
+    (
+      {},
+      [
+        'feature_projection0',
+        'decoder_conv0_depthwise',
+        'decoder_conv0_pointwise',
+        'decoder_conv1_depthwise',
+        'decoder_conv1_pointwise',
+        'feature_projection0_1',
+        'decoder_conv0_1_depthwise',
+        'decoder_conv0_1_pointwise',
+        'decoder_conv1_1_depthwise',
+        'decoder_conv1_1_pointwise',
+      ],
+    ),
+    (
+      {'decoder_use_separable_conv': False},
+      [
+        'feature_projection0',
+        'decoder_conv0/decoder_conv0_1',
+        'decoder_conv0/decoder_conv0_2',
+        'feature_projection0_1',
+        'decoder_conv0_1/decoder_conv0_1_1',
+        'decoder_conv0_1/decoder_conv0_1_2',
+      ],
+    ),
+    (
+      {'decoder_use_sum_merge': True},
+      [
+        'feature_projection0',
+        'decoder_split_sep_conv0_depthwise',
+        'decoder_split_sep_conv0_pointwise',
+        'feature_projection0_1',
+        'decoder_split_sep_conv0_1_depthwise',
+        'decoder_split_sep_conv0_1_pointwise',
+      ],
+    ),
+  ],
+)
+def test_two_stages_of_the_decoder(changes, kernels):
+  options = _options(
+    crop_size=[65, 65], decoder_output_stride=[8, 4], **changes
+  )
+  network = model.build_model(options)
+  found = [
+    name.split('/', 1)[1].rsplit('/', 1)[0]
+    for name in checkpoints.named_variables(network)
+    if name.startswith('decoder/') and name.endswith('weights')
+  ]
+  assert found == kernels
+  assert network.output['semantic']['merged_logits'].shape[1:3] == (17, 17)
+
+
+@pytest.mark.parametrize(
+  'variant, multi_grid, rates',
+  [
+    ('xception_41', [1, 2, 4], [2, 4, 8]),
+    ('resnet_v1_50', [1, 2, 4], [2, 4, 8]),
+    ('resnet_v1_18', [1, 2], [2, 2, 4, 4]),
+  ],
+)
+def test_multi_grid(variant, multi_grid, rates):
+  network = model.build_model(
+    _options(
+      model_variant=variant,
+      multi_grid=multi_grid,
+      crop_size=[65, 65],
+      atrous_rates=None,
+    )
+  )
+  layers = sorted(
+    (layer for layer in network.layers if getattr(layer, 'rate', 0) > 1),
+    key=lambda layer: layer.creation_index,
+  )
+  assert [layer.rate for layer in layers] == rates
+
+
 @pytest.mark.parametrize(
   'changes, message',
   [
+    ({'image_pooling_crop_size': [769, 769]}, 'larger than the images'),
     ({'output_stride': 64}, 'cannot be reached.*strides.*64'),
     ({'output_stride': 6, 'model_variant': 'resnet_v1_50'}, 'multiple of 4'),
     ({'output_stride': 12, 'model_variant': 'resnet_v1_50'}, 'be reached'),
@@ -167,6 +291,22 @@ def test_what_cannot_be_built(changes, message):
     ({'crop_size': [513]}, 'crop_size must be two positive'),
     ({'crop_size': [0, 513]}, 'crop_size must be two positive'),
     ({'decoder_output_stride': [4, 8]}, 'descending'),
+    ({'decoder_output_stride': [4, 4]}, 'descending'),
+    ({'image_pooling_stride': None}, 'image_pooling_stride'),
+    (
+      {
+        'aspp_with_squeeze_and_excitation': True,
+        'aspp_with_concat_projection': False,
+      },
+      'needs aspp_with_concat_projection',
+    ),
+    (
+      {
+        'aspp_with_squeeze_and_excitation': True,
+        'add_image_level_feature': False,
+      },
+      'needs add_image_level_feature',
+    ),
     ({'merge_method': 'sum'}, 'merge_method'),
     ({'logits_kernel_size': 3}, 'logits_kernel_size must be 1'),
     ({'label_weights': [1.0]}, '5 classes.*1 weights'),
@@ -174,7 +314,17 @@ def test_what_cannot_be_built(changes, message):
     ({'outputs_to_num_classes': {}}, 'at least one output'),
     ({'depth_multiplier': 0}, 'depth_multiplier'),
     ({'resnet_root_convs': 4}, 'resnet_root_convs'),
-    ({'atrous_rates': [6, 0]}, 'atrous_rates must hold positive'),
+    ({'atrous_rates': [6, 0]}, 'atrous_rates must be an integer'),
+    ({'atrous_rates': 6}, 'atrous_rates must be of the kind'),
+    ({'add_image_level_feature': 'yes'}, 'kind bool'),
+    ({'model_variant': 3}, 'kind str'),
+    ({'outputs_to_num_classes': {'semantic': '7'}}, 'at least one output'),
+    ({'depth_multiplier': float('nan')}, 'depth_multiplier must be a finite'),
+    ({'divisible_by': 0}, 'divisible_by'),
+    ({'aspp_convs_filters': 0}, 'aspp_convs_filters'),
+    ({'decoder_filters': -1}, 'decoder_filters'),
+    ({'batch_norm_decay': 1.5}, 'batch_norm_decay'),
+    ({'label_weights': [1, 1, 1, 1, -1.0]}, 'each value of label_weights'),
     ({'sync_batch_norm_method': 'tpu'}, 'sync_batch_norm_method is not sup'),
   ],
 )

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 import re
-import tempfile
+import uuid
 from collections.abc import Mapping
 
 import numpy as np
@@ -24,6 +24,9 @@ GLOBAL_STEP = 'global_step'
 
 # TensorFlow's checkpoint reader turns status codes into any of these.
 _READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, LookupError)
+
+# Files of a save that has not finished begin like this.
+_UNFINISHED = '.tmp-'
 
 _PREFIX = 'model.ckpt'
 # What optimisers and moving averages add to a checkpoint; no part of a model.
@@ -84,9 +87,9 @@ def latest(directory):
   The state file names it; without one, or where it names a checkpoint that is
   not there, the highest step among the files counts.
   """
-  state = tf.train.latest_checkpoint(directory)
-  if state:
-    return state
+  named = named_by_state(directory)
+  if named:
+    return named
   steps = {}
   for path in tf.io.gfile.glob(os.path.join(directory, '*.index')):
     prefix = path[: -len('.index')]
@@ -95,6 +98,21 @@ def latest(directory):
     match = re.search(r'-(\d+)$', prefix)
     steps[int(match.group(1)) if match else -1] = prefix
   return steps[max(steps)] if steps else None
+
+
+def _read_state(directory):
+  """The CheckpointState of a directory; None if there is none that is one."""
+  try:
+    return tf.train.get_checkpoint_state(directory)
+  except UnicodeDecodeError:
+    return None
+
+
+def named_by_state(directory):
+  """The checkpoint that the state file of a directory names, if it is there."""
+  state = _read_state(directory)
+  prefix = state.model_checkpoint_path if state else None
+  return prefix if prefix and tf.io.gfile.exists(f'{prefix}.index') else None
 
 
 def read(prefix):
@@ -202,9 +220,11 @@ def restore(model, path, exclude=(), allow_missing=False):
   }
   found = [name for name in wanted if name in stored]
   missing = [name for name in wanted if name not in stored]
-  if wanted and not found:
+  # The backbone comes first. A head alone may fit that of another network.
+  backbone = next(iter(wanted), '').split('/')[0] + '/'
+  if wanted and not any(name.startswith(backbone) for name in found):
     raise InputError(
-      f'{prefix}: the checkpoint has no variable of this model. It holds '
+      f'{prefix}: the checkpoint has no variable of {backbone[:-1]}. It holds '
       f'{_scopes(stored)}; the model has {_scopes(variables)}. Is '
       '--model_variant right?'
     )
@@ -258,8 +278,9 @@ def _check_shapes(prefix, variables, stored):
     for name in wrong
   ):
     cure = (
-      'The number of classes differs. To fine-tune on other classes, train '
-      'with --initialize_last_layer=false (and '
+      'The number of classes differs. Give the data set (--dataset_dir) or '
+      'the --num_classes it was trained with; to fine-tune on other classes, '
+      'train with --initialize_last_layer=false (and '
       '--last_layers_contain_logits_only to keep ASPP and decoder).'
     )
   raise InputError(
@@ -315,11 +336,16 @@ def save(directory, step, values, keep_max=5):
   return prefix
 
 
+def remove_unfinished(directory):
+  """Removes what saves that were killed left in a directory."""
+  for file in tf.io.gfile.glob(os.path.join(directory, _UNFINISHED + '*')):
+    tf.io.gfile.remove(file)
+
+
 @contextlib.contextmanager
 def _temporary_prefix(directory):
   """A prefix in the same directory; what is left under it is removed."""
-  name = next(tempfile._get_candidate_names())
-  temporary = os.path.join(directory, f'.tmp-{name}')
+  temporary = os.path.join(directory, f'{_UNFINISHED}{uuid.uuid4().hex}')
   try:
     yield temporary
   finally:
@@ -329,7 +355,7 @@ def _temporary_prefix(directory):
 
 def _update_state(directory, prefix, keep_max):
   """Points the state file at a checkpoint; removes the oldest ones."""
-  state = tf.train.get_checkpoint_state(directory)
+  state = _read_state(directory)
   kept = [
     path
     for path in (state.all_model_checkpoint_paths if state else [])
@@ -386,11 +412,11 @@ def load_options(path):
   path = os.path.join(directory, common.MODEL_OPTIONS_FILE)
   if not tf.io.gfile.exists(path):
     return None
-  with tf.io.gfile.GFile(path) as file:
-    text = file.read()
   try:
+    with tf.io.gfile.GFile(path) as file:
+      text = file.read()
     return common.ModelOptions.from_dict(json.loads(text))
-  except (ValueError, TypeError, AttributeError) as error:
+  except (ValueError, TypeError, AttributeError, tf.errors.OpError) as error:
     raise InputError(f'{path}: not valid model options: {error}') from error
 
 

@@ -6,6 +6,10 @@ values of this module.
 
 import dataclasses
 import json
+import math
+import numbers
+import types
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,10 +52,102 @@ def _check(condition, message):
     raise InputError(message)
 
 
+@dataclasses.dataclass(frozen=True)
+class Range:
+  """The finite numbers from `low` to `high`, both included.
+
+  Attributes:
+    low: the smallest number.
+    high: the largest one.
+    above: whether `low` itself is left out.
+    whole: whether only integers count.
+  """
+
+  low: float = 0
+  high: float = math.inf
+  above: bool = False
+  whole: bool = False
+
+  def __contains__(self, value):
+    kind = numbers.Integral if self.whole else numbers.Real
+    return (
+      isinstance(value, kind)
+      and not isinstance(value, bool)
+      and math.isfinite(value)
+      and self.low <= value <= self.high
+      and not (self.above and value == self.low)
+    )
+
+  def __str__(self):
+    kind = 'an integer, ' if self.whole else 'a finite number, '
+    low = f'above {self.low}' if self.above else f'at least {self.low}'
+    high = '' if self.high == math.inf else f' and at most {self.high}'
+    return kind + low + high
+
+
+NOT_NEGATIVE = Range()
+POSITIVE = Range(above=True)
+COUNT = Range(1, whole=True)
+SHARE = Range(0, 1)
+
+
+def check_ranges(values: Mapping[str, Any], ranges: Mapping[str, Range]):
+  """Checks numbers, and every item of lists of numbers.
+
+  Args:
+    values: {name: number, sequence of numbers, or None for none}; names
+      without a range are not looked at.
+    ranges: {name: what its numbers may be}.
+
+  Raises:
+    InputError: a number is not in its range, or not a number.
+  """
+  for name, allowed in ranges.items():
+    value = values.get(name)
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    for item in value if is_list else [] if value is None else [value]:
+      _check(
+        item in allowed,
+        f'{"each value of " if is_list else ""}{name} must be {allowed}. '
+        f'Received: {name}={list(value) if is_list else value!r}.',
+      )
+
+
+# What the numbers among the fields of ModelOptions may be.
+_RANGES = {
+  'atrous_rates': COUNT,
+  'output_stride': COUNT,
+  'image_pooling_stride': COUNT,
+  'multi_grid': COUNT,
+  'decoder_output_stride': COUNT,
+  'logits_kernel_size': COUNT,
+  'depth_multiplier': POSITIVE,
+  'divisible_by': COUNT,
+  'aspp_convs_filters': COUNT,
+  'decoder_filters': COUNT,
+  'label_weights': NOT_NEGATIVE,
+  'batch_norm_decay': SHARE,
+}
+
+
+def _is_a(value, hint):
+  """Whether a value is of the kind that a type hint names."""
+  if typing.get_origin(hint) is types.UnionType:
+    return any(_is_a(value, option) for option in typing.get_args(hint))
+  if hint is bool or not isinstance(value, bool):
+    kind = typing.get_origin(hint) or hint
+    kind = {int: numbers.Integral, float: numbers.Real}.get(kind, kind)
+    return isinstance(value, kind) and (
+      kind is not Sequence or not isinstance(value, str)
+    )
+  return False
+
+
 def _check_size(name, value):
   """[height, width], both positive."""
   _check(
-    value is None or (len(value) == 2 and all(side > 0 for side in value)),
+    (value is None and name != 'image_pooling_stride')
+    or (len(value or ()) == 2 and all(side > 0 for side in value)),
     f'{name} must be two positive integers, height and width. '
     f'Received: {name}={value}.',
   )
@@ -59,9 +155,16 @@ def _check_size(name, value):
 
 def _validate(options):
   """Raises InputError where a value of ModelOptions cannot be built."""
+  for name, hint in typing.get_type_hints(type(options)).items():
+    value = getattr(options, name)
+    _check(
+      _is_a(value, hint),
+      f'{name} must be of the kind {getattr(hint, "__name__", hint)}. '
+      f'Received: {name}={value!r}.',
+    )
   _check(
     options.outputs_to_num_classes
-    and all(n >= 1 for n in options.outputs_to_num_classes.values()),
+    and all(n in COUNT for n in options.outputs_to_num_classes.values()),
     'outputs_to_num_classes must name at least one output with one class or '
     f'more. Received: {dict(options.outputs_to_num_classes or {})}.',
   )
@@ -75,24 +178,11 @@ def _validate(options):
     options.merge_method in ('max', 'avg'),
     f"merge_method must be 'max' or 'avg'. Received: {options.merge_method!r}.",
   )
-  _check(
-    options.output_stride > 0,
-    f'output_stride must be positive. Received: {options.output_stride}.',
-  )
-  for name in ('atrous_rates', 'multi_grid', 'decoder_output_stride'):
-    value = getattr(options, name)
-    _check(
-      value is None or all(isinstance(v, int) and v > 0 for v in value),
-      f'{name} must hold positive integers. Received: {value}.',
-    )
+  check_ranges(vars(options), _RANGES)
   decoder = options.decoder_output_stride
   _check(
-    not decoder or sorted(decoder, reverse=True) == list(decoder),
+    not decoder or sorted(set(decoder), reverse=True) == list(decoder),
     f'decoder_output_stride must be in descending order. Received: {decoder}.',
-  )
-  _check(
-    options.depth_multiplier > 0,
-    f'depth_multiplier must be positive. Received: {options.depth_multiplier}.',
   )
   _check(
     options.resnet_root_convs in (2, 3),
@@ -110,6 +200,18 @@ def _validate(options):
 
 def _check_head(options):
   """The options of the ASPP, the decoder and the logits fit together."""
+  if options.aspp_with_squeeze_and_excitation:
+    _check(
+      options.add_image_level_feature,
+      'aspp_with_squeeze_and_excitation needs add_image_level_feature: the '
+      'image-level feature is the gate.',
+    )
+    _check(
+      options.aspp_with_concat_projection or not options.atrous_rates,
+      'aspp_with_squeeze_and_excitation with several ASPP branches needs '
+      'aspp_with_concat_projection: the gate has aspp_convs_filters channels. '
+      f'Received: atrous_rates={options.atrous_rates}.',
+    )
   if options.aspp_with_batch_norm or not options.atrous_rates:
     _check(
       options.logits_kernel_size == 1,
@@ -144,7 +246,7 @@ class ModelOptions:
   """Everything a DeepLab network depends on.
 
   Field names and defaults are the official ones; the fields after the blank
-  comment line are additions of this port. Sizes are [height, width].
+  line are additions of this port. Sizes are [height, width].
 
   Attributes:
     outputs_to_num_classes: number of classes of each output, for example
@@ -248,6 +350,8 @@ class ModelOptions:
     Raises:
       InputError: a key is unknown or a value is not acceptable.
     """
+    if not isinstance(values, Mapping):
+      raise InputError(f'model options must be an object, not {values!r}.')
     known = {field.name for field in dataclasses.fields(cls)}
     unknown = sorted(set(values) - known)
     if unknown:

@@ -5,6 +5,7 @@ padding of the input pipeline, the shared inference function, cropping and
 resizing back.
 """
 
+import contextlib
 import os
 import shutil
 
@@ -124,59 +125,88 @@ def export(
   Raises:
     InputError: the checkpoint does not fit, or the path cannot be written.
   """
+  input_preprocess.check_options(resizing)
   predictor = inference.build_predictor(
     options, inference_scales, add_flipped_images, image_pyramid
   )
   logging.info('%s', checkpoints.restore(predictor, checkpoint_path))
   serve = build_serving_function(predictor, options, **resizing)
   try:
-    if export_path.endswith('.pb'):
-      directory, saved_model = os.path.dirname(export_path) or '.', None
-      frozen = export_path
-    else:
-      directory = saved_model = export_path
-      frozen = os.path.join(directory, FROZEN_GRAPH_FILE)
-    tf.io.gfile.makedirs(directory)
-    written = []
-    if saved_model:
-      _write_saved_model(saved_model, predictor, serve)
-      written.append(saved_model)
     graph = freeze(serve)
-    _write(frozen, graph.SerializeToString())
-    written.append(frozen)
+    texts = {FROZEN_GRAPH_FILE: graph.SerializeToString()}
     if save_inference_graph:
-      path = os.path.join(directory, 'inference_graph.pbtxt')
-      _write(path, str(serve.get_concrete_function().graph.as_graph_def()))
-      written.append(path)
+      texts['inference_graph.pbtxt'] = str(
+        serve.get_concrete_function().graph.as_graph_def()
+      )
+    if not export_path.endswith('.pb'):
+      with _replacing(export_path) as folder:
+        _write_saved_model(folder, predictor, serve)
+        _write(folder, texts)
+      return [export_path, *(os.path.join(export_path, name) for name in texts)]
+    directory, name = os.path.split(export_path)
+    texts[name] = texts.pop(FROZEN_GRAPH_FILE)
+    tf.io.gfile.makedirs(directory or '.')
+    return _write(directory, texts)
   except (OSError, tf.errors.OpError) as error:
     raise InputError(
       f'--export_path={export_path} cannot be written: {error}'
     ) from error
-  return written
+
+
+def _check_replaceable(directory):
+  """Only an earlier export may be replaced, nothing else of the user's."""
+  if (
+    tf.io.gfile.isdir(directory)
+    and tf.io.gfile.listdir(directory)
+    and not tf.io.gfile.exists(os.path.join(directory, 'saved_model.pb'))
+  ):
+    raise InputError(
+      f'--export_path={directory} is not empty and holds no SavedModel that '
+      'could be replaced. Give another folder.'
+    )
+
+
+@contextlib.contextmanager
+def _replacing(directory):
+  """A folder that becomes `directory` at the end, and is gone if that fails."""
+  _check_replaceable(directory)
+  directory = directory.rstrip('/')
+  temporary, old = f'{directory}.tmp', f'{directory}.old'
+  try:
+    yield temporary
+    if os.path.exists(directory):
+      os.rename(directory, old)
+    os.rename(temporary, directory)
+    shutil.rmtree(old, ignore_errors=True)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_saved_model(directory, predictor, serve):
-  """Writes beside the directory first: a failure leaves no half of one."""
-  temporary = directory.rstrip('/') + '.tmp'
   module = tf.Module()
   module.variables_of_the_network = [
     variable.value for variable in predictor.variables
   ]
   module.serve = serve
-  try:
-    tf.saved_model.save(
-      module, temporary, signatures=serve.get_concrete_function()
-    )
-    shutil.rmtree(directory)
-    os.rename(temporary, directory)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
+  tf.saved_model.save(
+    module, directory, signatures=serve.get_concrete_function()
+  )
 
 
-def _write(path, content):
-  with tf.io.gfile.GFile(path + '.tmp', 'wb') as file:
-    file.write(content)
-  tf.io.gfile.rename(path + '.tmp', path, overwrite=True)
+def _write(directory, texts):
+  """Writes {name: content}; returns the paths. A failure leaves no half."""
+  paths = []
+  for name, content in texts.items():
+    path = os.path.join(directory, name)
+    try:
+      with tf.io.gfile.GFile(f'{path}.tmp', 'wb') as file:
+        file.write(content)
+      tf.io.gfile.rename(f'{path}.tmp', path, overwrite=True)
+    finally:
+      if tf.io.gfile.exists(f'{path}.tmp'):
+        tf.io.gfile.remove(f'{path}.tmp')
+    paths.append(path)
+  return paths
 
 
 def freeze(serve):

@@ -5,8 +5,10 @@ below them takes plain arguments.
 """
 
 import itertools
+import signal
 import sys
 
+import tensorflow as tf
 from absl import app, flags, logging
 
 from deeplab import checkpoints, common
@@ -75,6 +77,8 @@ _MODEL_FLAGS = (
 def run(main):
   """Runs a script: errors of the user are one line and exit status 1.
 
+  A script that is interrupted or terminated cleans up as after an error.
+
   Args:
     main: function of no arguments.
   """
@@ -96,13 +100,26 @@ def run(main):
     try:
       checked(argv)
     except InputError as error:
-      logging.flush()
-      print(f'error: {error}', file=sys.stderr)
-      sys.exit(1)
+      _fail(error)
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+      first_line = (str(error) or 'out of memory').splitlines()[0]
+      _fail(
+        f'there is not enough memory: {first_line}. Smaller batches, crops or '
+        'images need less.'
+      )
+    except KeyboardInterrupt:
+      _fail('interrupted.', status=128 + signal.SIGINT)
 
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   logging.set_verbosity(logging.INFO)
   logging.use_absl_handler()
   app.run(guarded)
+
+
+def _fail(message, status=1):
+  logging.flush()
+  print(f'error: {message}', file=sys.stderr)
+  sys.exit(status)
 
 
 # List flags.
@@ -118,6 +135,15 @@ class _ListParser(flags.ArgumentParser):
   def parse(self, argument):
     if not isinstance(argument, str):
       return [self._convert(argument)]
+    try:
+      return self._parse_text(argument)
+    except ValueError as error:
+      kind = 'integers' if self._convert is int else 'numbers'
+      raise ValueError(
+        f'{error}. Expected {kind}, {self.syntactic_help}'
+      ) from error
+
+  def _parse_text(self, argument):
     items = [item.strip() for item in argument.split(',')]
     if '...' in items:
       return self._fill(items)
@@ -279,8 +305,12 @@ def define_scale_flags(scales_name='eval_scales'):
 
 
 def require(*names):
-  """Marks flags as required."""
+  """Marks flags as required; an empty text is no value either."""
   flags.mark_flags_as_required(names)
+  for name in names:
+    flags.register_validator(
+      name, lambda value: value != '', message='must not be empty.'
+    )
 
 
 def is_given(name):
@@ -333,7 +363,18 @@ def model_options(num_classes, crop_size, checkpoint=None):
 
 
 def _checked(options):
-  """Refuses atrous rates that nothing would use."""
+  """Refuses what would be accepted and then ignored."""
+  variant = options.model_variant
+  for name, applies in (
+    ('depth_multiplier', 'mobilenet' in variant),
+    ('divisible_by', 'mobilenet' in variant),
+    ('resnet_root_convs', variant.endswith('_beta')),
+  ):
+    if is_given(name) and not applies:
+      raise InputError(
+        f'--{name}={FLAGS[name].value} has no effect on '
+        f'--model_variant={variant}; leave it out.'
+      )
   if (
     options.atrous_rates
     and not options.aspp_with_batch_norm

@@ -2,7 +2,7 @@
 
 import keras
 
-from deeplab import model, slim
+from deeplab import common, model, slim
 from deeplab.common import InputError
 
 
@@ -25,10 +25,14 @@ def build_predictor(
 
   Raises:
     InputError: the options cannot be built, a scale is not positive, or
-      there are both an image pyramid and several scales or mirror images.
+      several scales or mirror images are combined with an image pyramid or
+      with `prediction_with_upsampled_logits` false.
   """
+  common.check_ranges(
+    {'image_pyramid': image_pyramid}, {'image_pyramid': common.POSITIVE}
+  )
   several = tuple(eval_scales) != (1.0,) or add_flipped_images
-  if not eval_scales or min(eval_scales) <= 0:
+  if not eval_scales or any(s not in common.POSITIVE for s in eval_scales):
     raise InputError(f'scales must be positive. Received: {list(eval_scales)}.')
   if image_pyramid and several:
     raise InputError(
@@ -36,6 +40,12 @@ def build_predictor(
       '--add_flipped_images: each scale is a pyramid of its own. Received: '
       f'--image_pyramid={list(image_pyramid)}, scales {list(eval_scales)}, '
       f'--add_flipped_images={add_flipped_images}.'
+    )
+  if several and not options.prediction_with_upsampled_logits:
+    raise InputError(
+      '--prediction_with_upsampled_logits=false cannot be combined with '
+      'several scales or --add_flipped_images, whose probabilities are '
+      'averaged at the size of the image.'
     )
   with slim.layer_store():
     images = model.make_input(options)

@@ -9,6 +9,40 @@ from deeplab.core import feature_extractor, preprocess_utils
 # Probability of mirroring an image and its label while training.
 _PROB_OF_FLIP = 0.5
 
+_RANGES = {
+  'min_resize_value': common.NOT_NEGATIVE,
+  'max_resize_value': common.NOT_NEGATIVE,
+  'resize_factor': common.COUNT,
+  'min_scale_factor': common.POSITIVE,
+  'max_scale_factor': common.POSITIVE,
+  'scale_factor_step_size': common.NOT_NEGATIVE,
+}
+
+
+def check_options(options):
+  """Checks the numbers among the arguments of `preprocess_image_and_label`.
+
+  Args:
+    options: {name of an argument: value}; others are not looked at.
+
+  Raises:
+    common.InputError: a value is out of range, or they do not go together.
+  """
+  common.check_ranges(options, _RANGES)
+  smallest = options.get('min_scale_factor', 1.0)
+  largest = options.get('max_scale_factor', 1.0)
+  if smallest > largest:
+    raise common.InputError(
+      'min_scale_factor must not be above max_scale_factor. Received: '
+      f'min_scale_factor={smallest}, max_scale_factor={largest}.'
+    )
+  resizes = options.get('min_resize_value') or options.get('max_resize_value')
+  if options.get('resize_factor') and not resizes:
+    raise common.InputError(
+      f'resize_factor={options["resize_factor"]} without min_resize_value and '
+      'max_resize_value: nothing would be resized. Give one of them too.'
+    )
+
 
 def preprocess_image_and_label(
   image,
@@ -66,6 +100,16 @@ def preprocess_image_and_label(
     tf.errors.InvalidArgumentError: outside training the image is larger than
       the crop; the message is marked, see `preprocess_utils.check_input`.
   """
+  check_options(
+    {
+      'min_resize_value': min_resize_value,
+      'max_resize_value': max_resize_value,
+      'resize_factor': resize_factor,
+      'min_scale_factor': min_scale_factor,
+      'max_scale_factor': max_scale_factor,
+      'scale_factor_step_size': scale_factor_step_size,
+    }
+  )
   if is_training and label is None:
     raise common.InputError(
       'training needs labels, and the examples have none.'

@@ -385,10 +385,10 @@ def get_branch_logits(
   Raises:
     InputError: a kernel size other than 1 without the v2 head.
   """
-  if aspp_with_batch_norm or atrous_rates is None:
+  if aspp_with_batch_norm or not atrous_rates:
     if kernel_size != 1:
       raise InputError(
-        'logits_kernel_size must be 1 when atrous_rates is None or '
+        'logits_kernel_size must be 1 without atrous_rates or when '
         f'aspp_with_batch_norm is set. Received: {kernel_size}.'
       )
     atrous_rates = [1]

@@ -89,7 +89,8 @@ class _Convolution(keras.layers.Layer):
 def _has_dilated_gradient():
   """Whether the device can differentiate a dilated convolution.
 
-  Processors without oneDNN cannot (TensorFlow on Apple's, for example).
+  Processors without oneDNN cannot (TensorFlow on Apple's, for example). The
+  default device is asked, once.
   """
   # Asked of the operation itself: tapes do not record in an init_scope.
   with tf.init_scope():

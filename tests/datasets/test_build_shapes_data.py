@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -155,6 +156,18 @@ def test_bad_arguments(tmp_path):
     build_shapes_data.convert(folder, seed=-1)
   with pytest.raises(InputError, match='image_size'):
     build_shapes_data.convert(folder, options=shapes_images.Options(height=8))
+  assert os.listdir(tmp_path) == []
+
+
+def test_full_disk(tmp_path):
+  """Files may not grow beyond 1000 bytes: the images have more."""
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+  try:
+    with pytest.raises(InputError, match=r'cannot write .* too large'):
+      build_shapes_data.convert(str(tmp_path / 'new'), num_train=2, num_val=1)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   assert os.listdir(tmp_path) == []
 
 

@@ -276,6 +276,7 @@ def png16(channels=1):
      ['label of "x"', 'colour']),
     (example('x', image=image_bytes(np.zeros([6, 8, 3], np.uint8))[:-30]),
      ['"x"', 'record 1', 'of-00002.tfrecord', 'damaged']),
+    (b'\x0a\xff\xffjunk', ['record 1', 'not a tf.train.Example']),
     (b'no example at all', ['record 1', 'not a tf.train.Example']),
   ],
 )  # fmt: skip
@@ -339,6 +340,15 @@ def test_corrupt_structure_is_found_on_construction(tmp_path, cut, words):
   assert str(path) in str(caught.value)
 
 
+def test_a_shard_that_is_a_folder(tmp_path):
+  folder = write_split(tmp_path, [[example('a')]])
+  path = tmp_path / 'train-00000-of-00001.tfrecord'
+  path.unlink()
+  path.mkdir()
+  with pytest.raises(common.InputError, match='tfrecord cannot be read'):
+    make('train', 1, dataset_dir=folder)
+
+
 def test_first_record_corrupt(tmp_path):
   folder = write_split(tmp_path, [[b'no example']])
   with pytest.raises(common.InputError, match=r'record 0 .*tf\.train\.Example'):
@@ -383,6 +393,12 @@ def test_missing_files(tmp_path):
     ({'crop_size': (65,)}, 'crop_size'),
     ({'crop_size': (65, -1)}, 'crop_size'),
     ({'dataset_name': 'unknown'}, 'unknown'),
+    ({'min_resize_value': -1}, 'min_resize_value'),
+    ({'min_resize_value': 9, 'resize_factor': 0}, 'resize_factor'),
+    ({'resize_factor': 4}, 'nothing would be resized'),
+    ({'min_scale_factor': 0.0}, 'min_scale_factor'),
+    ({'min_scale_factor': 3.0}, 'must not be above max_scale_factor'),
+    ({'scale_factor_step_size': -1.0}, 'scale_factor_step_size'),
   ],
 )
 def test_bad_arguments(arguments, match):

@@ -155,6 +155,16 @@ def test_run_follows_training(tmp_path, monkeypatch, capsys):
   assert printed.count('tvmonitor') == 2 and printed.count('mIoU') == 2
 
 
+def test_an_error_before_evaluation_leaves_no_events(tmp_path):
+  def make_dataset(_):
+    raise InputError('no data')
+
+  job = prediction.Job('run', make_dataset, None, [129, 129])
+  with pytest.raises(InputError, match='no data'):
+    evaluator.run(job, str(tmp_path))
+  assert not list(tmp_path.iterdir())
+
+
 def test_a_log_folder_that_cannot_be_written(tmp_path):
   (tmp_path / 'file').touch()
   job = prediction.Job('run', None, None, [129, 129])

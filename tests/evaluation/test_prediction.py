@@ -6,7 +6,7 @@ import types
 import pytest
 import tensorflow as tf
 
-from deeplab import common
+from deeplab import checkpoints, common
 from deeplab.common import InputError
 from deeplab.evaluation import prediction
 
@@ -69,6 +69,12 @@ def test_follows_new_checkpoints_until_the_timeout(tmp_path):
     if prefix == first:
       second = _write(str(tmp_path), 2)
   assert seen == [first, second]
+
+
+@pytest.mark.parametrize('name', ['interval_secs', 'timeout_secs'])
+def test_times_are_not_negative(name):
+  with pytest.raises(InputError, match=f'{name}=-1'):
+    prediction.Job('run', None, None, [33, 33], **{name: -1})
 
 
 def test_limit(tmp_path):
@@ -135,3 +141,15 @@ def test_scales_must_be_positive():
   options = common.ModelOptions({'semantic': 3})
   with pytest.raises(InputError, match='scales must be positive'):
     prediction.Predictor(options, [33, 33], [1.0, 0.0])
+
+
+def test_a_moved_folder_with_absolute_paths_in_its_state_file(tmp_path):
+  (tmp_path / 'checkpoint').write_text(
+    'model_checkpoint_path: "/elsewhere/model.ckpt-3"\n'
+  )
+  checkpoints.save(str(tmp_path / 'x'), 3, {'v': 1.0})
+  for file in (tmp_path / 'x').glob('model.ckpt-3.*'):
+    file.rename(tmp_path / file.name)
+  assert prediction.fixed_checkpoint(str(tmp_path)) == str(
+    tmp_path / 'model.ckpt-3'
+  )

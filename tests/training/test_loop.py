@@ -19,7 +19,7 @@ from deeplab import checkpoints, common
 from deeplab.common import InputError
 from deeplab.datasets import data_generator
 from deeplab.training import config as config_lib
-from deeplab.training import loop
+from deeplab.training import loop, summaries
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 _DATA = _ROOT / 'tests' / 'testdata'
@@ -137,8 +137,8 @@ def test_summaries(trained):
       for value in event.summary.value:
         tags.setdefault(value.tag, set()).add(event.step)
   for tag in (
-    'Losses/semantic_merged_logits',
-    'Losses/regularization',
+    'losses/semantic_merged_logits',
+    'losses/regularization',
     'total_loss',
     'learning_rate',
     'samples/image',
@@ -265,11 +265,50 @@ def test_classes_of_model_and_data(tmp_path):
     ({'top_k_percent_pixels': 25.0}, 'top_k_percent_pixels'),
     ({'learning_policy': 'never'}, 'learning_policy'),
     ({'train_logdir': ''}, 'train_logdir'),
+    ({'base_learning_rate': -0.1}, 'base_learning_rate'),
+    ({'base_learning_rate': float('nan')}, 'base_learning_rate'),
+    ({'end_learning_rate': -1.0}, 'end_learning_rate'),
+    ({'slow_start_learning_rate': -1.0}, 'slow_start_learning_rate'),
+    ({'slow_start_step': -1}, 'slow_start_step'),
+    ({'decay_steps': -5.0}, 'decay_steps'),
+    ({'learning_power': -1.0}, 'learning_power'),
+    ({'learning_rate_decay_factor': -1.0}, 'learning_rate_decay_factor'),
+    ({'momentum': 1.5}, 'momentum'),
+    ({'adam_learning_rate': -1.0}, 'adam_learning_rate'),
+    ({'adam_epsilon': 0.0}, 'adam_epsilon'),
+    ({'weight_decay': -1.0}, 'weight_decay'),
+    ({'last_layer_gradient_multiplier': -1.0}, 'last_layer_gradient'),
+    ({'image_pyramid': [-1.0, 1.0]}, 'image_pyramid'),
+    ({'save_interval_secs': -1}, 'save_interval_secs'),
+    ({'seed': -1}, 'seed'),
+    ({'seed': 1 << 70}, 'seed'),
   ],
 )
 def test_refuses(tmp_path, changes, message):
   with pytest.raises(InputError, match=message):
     _make_config(tmp_path, **changes)
+
+
+def test_a_state_file_without_its_checkpoint(tmp_path):
+  (tmp_path / 'checkpoint').write_text('model_checkpoint_path: "model.ckpt-4"')
+  with pytest.raises(InputError, match='no complete checkpoint'):
+    loop.train(_make_config(tmp_path))
+
+
+def test_a_profile_folder_that_cannot_be_written(tmp_path):
+  (tmp_path / 'file').touch()
+  with pytest.raises(InputError, match='--profile_logdir'):
+    loop._Profiler(str(tmp_path / 'file' / 'x'), 0, 9)
+
+
+def test_lines_of_the_log_that_are_none(tmp_path):
+  good = '{"step": 1, "seconds": 2.0}'
+  bad = ['5', 'null', '[1]', '{"step": 1}', '{"st', good.replace('1', '7', 1)]
+  path = tmp_path / summaries.LOG_FILE
+  path.write_text('\n'.join([*bad, good]))
+  log = summaries.TrainLog(str(tmp_path), 1)
+  log.close()
+  assert path.read_text() == good + '\n' and log.seconds == 2.0
 
 
 # The script, killed.

@@ -7,6 +7,7 @@ section 3.3 and figure 5 (arXiv:1706.05587).
 import keras
 
 from deeplab import slim
+from deeplab.common import InputError
 from deeplab.core import utils
 
 IMAGE_POOLING_SCOPE = 'image_pooling'
@@ -42,7 +43,9 @@ def head_arg_scope(options, weight_decay, is_training):
       [slim.batch_norm],
       {
         'is_training': is_training,
-        'decay': options.batch_norm_decay or _BATCH_NORM_DECAY,
+        'decay': _BATCH_NORM_DECAY
+        if options.batch_norm_decay is None
+        else options.batch_norm_decay,
         'epsilon': _BATCH_NORM_EPSILON,
         'scale': True,
       },
@@ -101,11 +104,14 @@ def _image_level_feature(features, options):
   scale = 1.0 / options.output_stride
   if options.crop_size:
     pooling_crop = options.image_pooling_crop_size or options.crop_size
-    net = slim.avg_pool2d(
-      features,
-      utils.scale_size(pooling_crop, scale),
-      options.image_pooling_stride,
-    )
+    window = utils.scale_size(pooling_crop, scale)
+    sides = features.shape[1:3]
+    if any(w > side for w, side in zip(window, sides, strict=True)):
+      raise InputError(
+        f'image_pooling_crop_size={list(pooling_crop)} is larger than the '
+        f'images, crop_size={list(options.crop_size)}.'
+      )
+    net = slim.avg_pool2d(features, window, options.image_pooling_stride)
     size = utils.scale_size(options.crop_size, scale)
   else:
     net = keras.ops.mean(features, axis=(1, 2), keepdims=True)

@@ -242,5 +242,7 @@ def extract_features(
     options,
     is_training=is_training and fine_tune_batch_norm,
     weight_decay=weight_decay,
-    decay=options.batch_norm_decay or backbone.batch_norm_decay,
+    decay=backbone.batch_norm_decay
+    if options.batch_norm_decay is None
+    else options.batch_norm_decay,
   )

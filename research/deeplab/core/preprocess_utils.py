@@ -63,11 +63,11 @@ def check_input(value, condition, describe):
     return tf.identity(value)
 
 
-def input_error_text(error: tf.errors.OpError) -> str | None:
+def input_error_text(error: Exception) -> str | None:
   """The message given to `check_input`, None if the error has another cause."""
   found = re.search(
     re.escape(_MARKS[0]) + '(.*?)' + re.escape(_MARKS[1]),
-    error.message,
+    str(error),
     re.DOTALL,
   )
   # The Assert operation escapes quotes and backslashes.

@@ -93,7 +93,7 @@ def _resize_nearest(labels, size):
 
 def q_sigmoid(inputs):
   """Piecewise linear sigmoid, relu6(x + 3) / 6 with TensorFlow's constant."""
-  return keras.ops.relu6(inputs + 3) * 0.16667
+  return slim.function(lambda x: tf.nn.relu6(x + 3.0) * 0.16667, inputs)
 
 
 def split_separable_conv2d(

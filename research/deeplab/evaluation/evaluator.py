@@ -92,12 +92,13 @@ def run(job, eval_logdir):
     The values of the last evaluation (see `write_results`).
   """
   tag = metrics.predictions_tag(job.eval_scales, job.add_flipped_images)
-  values = None
-  # Now rather than after an hour of evaluation.
+  values = writer = None
+  # Now rather than after an hour of waiting or evaluation.
   with prediction.clear_write_errors(eval_logdir):
     tf.io.gfile.makedirs(eval_logdir)
-    writer = tf.summary.create_file_writer(eval_logdir)
   for item in job.runs():
+    with prediction.clear_write_errors(eval_logdir):
+      writer = writer or tf.summary.create_file_writer(eval_logdir)
     names = item.dataset.info.class_names
     matrix = evaluate(item.predict, item.dataset)
     print(metrics.to_table(matrix, names))

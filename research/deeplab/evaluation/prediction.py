@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,11 @@ from deeplab import checkpoints, common, inference
 from deeplab.common import InputError
 from deeplab.datasets import data_generator
 
+_RANGES = {
+  'interval_secs': common.NOT_NEGATIVE,
+  'timeout_secs': common.NOT_NEGATIVE,
+}
+
 
 def fixed_checkpoint(path):
   """The one checkpoint that `path` means, if it does not mean a training run.
@@ -24,15 +28,16 @@ def fixed_checkpoint(path):
 
   Returns:
     The prefix; None for a directory that a training run writes to (or will).
-    A directory with a checkpoint but no `checkpoint` state file is a
-    downloaded one: nobody trains there.
+    A directory with a checkpoint but no `checkpoint` state file that names
+    one is a downloaded or moved one: nobody trains there.
 
   Raises:
     InputError: there is nothing at `path`.
   """
   if not tf.io.gfile.isdir(path):
     return checkpoints.find(path)
-  if tf.io.gfile.exists(os.path.join(path, 'checkpoint')):
+  # A state file that names what is not there came with a moved folder.
+  if checkpoints.named_by_state(path):
     return None
   return checkpoints.latest(path)
 
@@ -59,7 +64,7 @@ def checkpoint_paths(path, limit=0, interval_secs=300, timeout_secs=None):
   if fixed:
     yield fixed
     return
-  if tf.train.latest_checkpoint(path) is None:
+  if checkpoints.latest(path) is None:
     if limit == 1 and timeout_secs is None:
       raise InputError(
         f'--checkpoint_dir={path} holds no checkpoint. Train first, or give '
@@ -220,6 +225,9 @@ class Job:
   limit: int = 0
   interval_secs: float = 300
   timeout_secs: float | None = None
+
+  def __post_init__(self):
+    common.check_ranges(vars(self), _RANGES)
 
   def runs(self):
     """Goes through the checkpoints; see `checkpoint_paths`.

@@ -3,10 +3,33 @@
 import dataclasses
 from collections.abc import Sequence
 
+from deeplab import common
 from deeplab.common import InputError, ModelOptions
 from deeplab.training import schedules
 
 OPTIMIZERS = ('momentum', 'adam')
+
+# What the numbers may be; those of the schedule are in `schedules`, those of
+# resizing and scaling in `input_preprocess`.
+_RANGES = {
+  'train_batch_size': common.COUNT,
+  'training_number_of_steps': common.COUNT,
+  'log_steps': common.COUNT,
+  'num_clones': common.COUNT,
+  'save_interval_steps': common.COUNT,
+  'save_interval_secs': common.NOT_NEGATIVE,
+  'save_summaries_secs': common.NOT_NEGATIVE,
+  'keep_checkpoint_max': common.NOT_NEGATIVE,
+  'hard_example_mining_step': common.NOT_NEGATIVE,
+  'top_k_percent_pixels': common.Range(0, 1, above=True),
+  'image_pyramid': common.POSITIVE,
+  'momentum': common.SHARE,
+  'adam_learning_rate': common.NOT_NEGATIVE,
+  'adam_epsilon': common.POSITIVE,
+  'last_layer_gradient_multiplier': common.NOT_NEGATIVE,
+  'weight_decay': common.NOT_NEGATIVE,
+  'seed': common.Range(0, 2**31 - 1, whole=True),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,30 +147,10 @@ class TrainConfig:
   seed: int = 0
 
   def __post_init__(self):
-    for name in (
-      'train_batch_size',
-      'training_number_of_steps',
-      'log_steps',
-      'num_clones',
-      'save_interval_steps',
-    ):
-      value = getattr(self, name)
-      if value is not None and value < 1:
-        raise InputError(f'{name} must be at least 1. Received: {value}.')
+    common.check_ranges(vars(self), _RANGES)
     if self.optimizer not in OPTIMIZERS:
       raise InputError(
         f'optimizer must be one of {OPTIMIZERS}. Received: {self.optimizer!r}.'
-      )
-    if not 0 < self.top_k_percent_pixels <= 1:
-      raise InputError(
-        'top_k_percent_pixels is a share: above 0, at most 1. '
-        f'Received: {self.top_k_percent_pixels}.'
-      )
-    if self.hard_example_mining_step < 0 or self.keep_checkpoint_max < 0:
-      raise InputError(
-        'hard_example_mining_step and keep_checkpoint_max must not be '
-        f'negative. Received: {self.hard_example_mining_step} and '
-        f'{self.keep_checkpoint_max}.'
       )
     if self.model_options.crop_size is None:
       raise InputError('training needs a crop_size (--train_crop_size).')

@@ -1,6 +1,7 @@
 """The training loop."""
 
 import contextlib
+import os
 import time
 
 import numpy as np
@@ -110,6 +111,7 @@ def _check_classes(config, dataset):
 def _describe(config, dataset):
   """Writes what eval, vis and export need to know beside the checkpoints."""
   try:
+    checkpoints.remove_unfinished(config.train_logdir)
     checkpoints.save_options(config.train_logdir, config.model_options)
     dataset.info.save(config.train_logdir)
   except (OSError, tf.errors.OpError) as error:
@@ -140,6 +142,12 @@ def _restore(config, step):
     _check_slots(config, prefix, step)
     logging.info('%s', checkpoints.restore(step.state(), prefix))
     return prefix
+  if tf.io.gfile.exists(os.path.join(config.train_logdir, 'checkpoint')):
+    raise InputError(
+      f'--train_logdir={config.train_logdir} has a file called checkpoint, but '
+      'no complete checkpoint. Restore the model.ckpt files, or remove that '
+      'file to begin anew.'
+    )
   if not config.tf_initial_checkpoint:
     logging.info('Not initialising the model from a checkpoint.')
     return None
@@ -203,10 +211,13 @@ class _Run:
   def run(self):
     """Runs to the last step; returns the prefix of its checkpoint."""
     strategy = self._step.strategy
+    # Names are strings, which no accelerator takes; see _not_finite.
     batches = strategy.experimental_distribute_dataset(
-      self._dataset.as_dataset(start_step=self._start_step),
-      # Image names are strings, which stay on the host.
-      tf.distribute.InputOptions(experimental_fetch_to_device=False),
+      self._dataset.as_dataset(start_step=self._start_step).map(
+        lambda sample: {
+          key: sample[key] for key in (common.IMAGE, common.LABEL)
+        }
+      )
     )
     run_step = self._step.compile(batches.element_spec)
     total = self._config.training_number_of_steps
@@ -219,11 +230,11 @@ class _Run:
       # The step before: its loss is there, while this one may still run.
       if checked is not None:
         self._check_finite(*checked)
-      checked = (number, metrics, batch)
+      checked = (number, metrics)
       self._progress.advance()
       self._report(number, metrics, predictions, batch)
       if number == total or self._save_due(number):
-        prefix = self._save(number, metrics, batch)
+        prefix = self._save(number, metrics)
       if number == total:
         logging.info('Finished: %s.', prefix)
         return prefix
@@ -239,7 +250,7 @@ class _Run:
     summary_due = self._summaries.due() or last
     if not (log_due or summary_due):
       return
-    self._check_finite(number, metrics, batch)
+    self._check_finite(number, metrics)
     values = {name: float(value) for name, value in metrics.items()}
     if log_due:
       self._log.write(self._progress.log(number, values))
@@ -265,8 +276,8 @@ class _Run:
       and time.monotonic() - last_time >= self._config.save_interval_secs
     )
 
-  def _save(self, number, metrics, batch):
-    self._check_finite(number, metrics, batch)
+  def _save(self, number, metrics):
+    self._check_finite(number, metrics)
     values = {
       name: variable.numpy() for name, variable in self._step.state().items()
     }
@@ -274,7 +285,7 @@ class _Run:
       # The loss of a step says nothing of the update that follows it.
       if not np.isfinite(value).all():
         raise self._not_finite(
-          number, metrics, batch, f'the update of variable {name}'
+          number, metrics, f'the update of variable {name}'
         )
     prefix = checkpoints.save(
       self._config.train_logdir,
@@ -285,22 +296,21 @@ class _Run:
     self._last_saved = (number, time.monotonic())
     return prefix
 
-  def _check_finite(self, number, metrics, batch):
+  def _check_finite(self, number, metrics):
     if not np.isfinite(float(metrics[train_step.TOTAL_LOSS])):
-      raise self._not_finite(number, metrics, batch, 'the loss')
+      raise self._not_finite(number, metrics, 'the loss')
 
-  def _not_finite(self, number, metrics, batch, what):
+  def _not_finite(self, number, metrics, what):
     """The error for a loss or an update that is NaN or infinite."""
-    replicas = self._step.strategy.experimental_local_results
-
-    def gather(key):
-      return np.concatenate([part.numpy() for part in replicas(batch[key])])
-
-    labels, counts = np.unique(gather(common.LABEL), return_counts=True)
+    # The order of the data is known: the batch is read again.
+    batch = next(iter(self._dataset.as_dataset(start_step=number - 1)))
+    labels, counts = np.unique(batch[common.LABEL].numpy(), return_counts=True)
     histogram = ', '.join(
       f'{label}: {count}' for label, count in zip(labels, counts, strict=True)
     )
-    names = [name.decode() for name in gather(common.IMAGE_NAME)]
+    names = [
+      name.decode(errors='replace') for name in batch[common.IMAGE_NAME].numpy()
+    ]
     values = ', '.join(
       f'{name} {float(value):g}' for name, value in metrics.items()
     )
@@ -320,11 +330,26 @@ class _Profiler:
     self._folder = folder
     self._first = min(start_step + 1 + _PROFILE_SKIP, total_steps)
     self._running = False
+    if folder:
+      # Now rather than when the profile has been taken.
+      with self._clear_errors():
+        tf.io.gfile.makedirs(folder)
+
+  @contextlib.contextmanager
+  def _clear_errors(self):
+    try:
+      yield
+    except (OSError, tf.errors.OpError) as error:
+      raise InputError(
+        f'--profile_logdir={self._folder}: cannot be written: '
+        f'{str(error).splitlines()[0]}. Give another folder.'
+      ) from error
 
   def before(self, number):
     """To be called before step `number`."""
     if self._folder and number == self._first:
-      tf.profiler.experimental.start(self._folder)
+      with self._clear_errors():
+        tf.profiler.experimental.start(self._folder)
       self._running = True
     elif self._running and number == self._first + _PROFILE_STEPS:
       self.close()
@@ -333,5 +358,6 @@ class _Profiler:
     """Ends and writes the profile, if one is being taken."""
     if self._running:
       self._running = False
-      tf.profiler.experimental.stop()
+      with self._clear_errors():
+        tf.profiler.experimental.stop()
       logging.info('Wrote a profile to %s.', self._folder)

@@ -6,10 +6,23 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from deeplab import common
 from deeplab.common import InputError
 
 POLICIES = ('poly', 'step', 'cosine', 'multi_steps')
 BURNIN_TYPES = ('none', 'linear')
+
+_RANGES = {
+  'base_learning_rate': common.NOT_NEGATIVE,
+  'learning_rate_decay_step': common.COUNT,
+  'learning_rate_decay_factor': common.POSITIVE,
+  'learning_power': common.NOT_NEGATIVE,
+  'slow_start_step': common.NOT_NEGATIVE,
+  'slow_start_learning_rate': common.NOT_NEGATIVE,
+  'decay_steps': common.NOT_NEGATIVE,
+  'end_learning_rate': common.NOT_NEGATIVE,
+  'boundary_learning_rates': common.NOT_NEGATIVE,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +82,7 @@ class LearningRate:
         f'slow_start_burnin_type must be one of {BURNIN_TYPES}. '
         f'Received: {self.slow_start_burnin_type!r}.'
       )
-    if self.learning_rate_decay_step < 1:
-      raise InputError(
-        'learning_rate_decay_step must be at least 1. '
-        f'Received: {self.learning_rate_decay_step}.'
-      )
+    common.check_ranges(vars(self), _RANGES)
     if self.learning_policy == 'multi_steps' and (
       not self.boundaries
       or len(self.boundary_learning_rates) != len(self.boundaries) + 1

@@ -52,17 +52,17 @@ class TrainLog:
   def _kept_lines(self, start_step):
     if not os.path.exists(self.path):
       return []
-    with open(self.path, encoding='utf-8') as file:
+    with open(self.path, encoding='utf-8', errors='replace') as file:
       texts = file.read().splitlines()
     lines = []
     for text in texts:
       try:
         line = json.loads(text)
-      except ValueError:
+        if line['step'] <= start_step and line['seconds'] >= 0:
+          lines.append(line)
+      except (ValueError, TypeError, LookupError):
         # The process was killed while it wrote this line.
         continue
-      if line['step'] <= start_step:
-        lines.append(line)
     return lines
 
   def write(self, line):
@@ -188,7 +188,7 @@ class Summaries:
       with self._writer.as_default(step=step):
         for name, value in metrics.items():
           plain = name in (train_step.TOTAL_LOSS, train_step.LEARNING_RATE)
-          tf.summary.scalar(name if plain else f'Losses/{name}', value)
+          tf.summary.scalar(name if plain else f'losses/{name}', value)
         for name, variable in variables.items():
           tf.summary.histogram(name, variable.numpy())
         for tag, value in (images or {}).items():

@@ -34,7 +34,7 @@ def fixed_padding(inputs, kernel_size, rate=1):
     rate: atrous rate.
 
   Returns:
-    A tensor (kernel_size - 1) * rate larger on both sides.
+    A tensor (kernel_size - 1) * rate larger in height and width.
   """
   total = (kernel_size - 1) * rate
   before = total // 2
