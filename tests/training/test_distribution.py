@@ -68,7 +68,6 @@ def _python(code, *arguments):
   assert done.returncode == 0, done.stderr[-4000:]
 
 
-@pytest.mark.slow
 def test_two_clones_of_the_original():
   _python(_TWO_CLONES)
 
@@ -78,7 +77,6 @@ def _read_log(folder):
   return [json.loads(line) for line in lines]
 
 
-@pytest.mark.slow
 def test_loop_on_two_devices(tmp_path):
   """Runs, sees the same images as one device, and resumes exactly."""
   for name, clones in (('one', '1'), ('two', '2'), ('again', '2')):

@@ -331,7 +331,6 @@ def _command(folder):
   ]
 
 
-@pytest.mark.slow
 def test_killed_and_started_again(tmp_path):
   killed, undisturbed = tmp_path / 'killed', tmp_path / 'undisturbed'
   process = subprocess.Popen(

@@ -30,12 +30,6 @@ from deeplab.training import strategies, train_step
 
 _DATA = pathlib.Path(__file__).parent.parent / 'testdata' / 'training'
 GOLDEN = json.loads((_DATA / 'steps.json').read_text())
-_FAST = (
-  'mobilenet_v2_bnfrozen',
-  'mobilenet_v2_top25_mining100_at40',
-  'mobilenet_v2_adam',
-  'resnet_v1_18_beta_bn',
-)
 _IGNORE_LABEL = 255
 
 # Flags that are fields of ModelOptions.
@@ -52,11 +46,12 @@ _MODEL_FIELDS = (
 
 
 def _configurations():
-  for name, golden in GOLDEN.items():
-    if 'num_clones' in golden['flags']:
-      continue  # Needs virtual devices: see test_distribution.py.
-    marks = [] if name in _FAST else [pytest.mark.slow]
-    yield pytest.param(name, marks=marks)
+  """The names of all but those that need virtual devices."""
+  return [
+    name
+    for name, golden in GOLDEN.items()
+    if 'num_clones' not in golden['flags']  # See test_distribution.py.
+  ]
 
 
 def make_config(golden):
@@ -228,7 +223,6 @@ def test_steps_of_the_original(name):
   check(GOLDEN[name], make_step(GOLDEN[name]))
 
 
-@pytest.mark.slow
 def test_compiles_with_xla():
   """What a TPU needs: the whole step is one XLA program."""
   golden = GOLDEN['mobilenet_v2_top25_mining100_at40']
