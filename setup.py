@@ -36,6 +36,8 @@ setuptools.setup(
     'keras>=3.10',
     'numpy>=1.26',
     'pillow>=10.0',
+    # What tensorflow-metadata wants there; pip searches for very long without.
+    'protobuf>=6.31.1,<=6.32; python_version < "3.11"',
     'tensorboard>=2.20',
     'tensorflow>=2.20',
     'tensorflow-datasets>=4.9.7',
