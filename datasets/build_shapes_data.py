@@ -85,7 +85,12 @@ def _check_output(output_dir):
   if not os.path.isdir(output_dir) or not os.listdir(output_dir):
     return
   path = os.path.join(output_dir, dataset_info.FILE_NAME)
-  if not os.path.exists(path) or dataset_info.load(path).name != INFO.name:
+  # A training run on shapes has the description too, but no images.
+  if (
+    not os.path.isdir(os.path.join(output_dir, _IMAGES))
+    or not os.path.exists(path)
+    or dataset_info.load(path).name != INFO.name
+  ):
     raise InputError(
       f'--output_dir={output_dir} is not empty and holds no shapes data set. '
       'Give another folder.'

@@ -176,3 +176,11 @@ def test_does_not_overwrite_other_files(tmp_path):
   with pytest.raises(InputError, match='not empty'):
     build_shapes_data.convert(str(tmp_path), num_train=1, num_val=1)
   assert os.listdir(tmp_path) == ['thesis.txt']
+
+
+def test_the_folder_of_a_training_run_is_refused(tmp_path):
+  build_shapes_data.INFO.save(str(tmp_path))
+  (tmp_path / 'model.ckpt-1.index').touch()
+  with pytest.raises(InputError, match='not empty'):
+    build_shapes_data.convert(str(tmp_path), num_train=1, num_val=1)
+  assert len(list(tmp_path.iterdir())) == 2
