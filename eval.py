@@ -12,7 +12,7 @@ checkpoint. Multi-scale test: --eval_scales=0.5,...,1.75 --add_flipped_images.
 
 from absl import flags as absl_flags
 
-from deeplab import flags
+from deeplab import flags, model_flags
 from deeplab.datasets import data_generator
 from deeplab.evaluation import evaluator, prediction
 
@@ -20,8 +20,8 @@ FLAGS = flags.FLAGS
 
 
 def _define_flags():
-  flags.define_model_flags()
-  flags.define_scale_flags()
+  model_flags.define_model_flags()
+  model_flags.define_scale_flags()
   absl_flags.DEFINE_string(
     'checkpoint_dir',
     None,
@@ -65,7 +65,9 @@ def _make_dataset(model_variant):
 
 
 def _make_options(num_classes, checkpoint):
-  return flags.model_options(num_classes, FLAGS.eval_crop_size, checkpoint)
+  return model_flags.model_options(
+    num_classes, FLAGS.eval_crop_size, checkpoint
+  )
 
 
 def main():

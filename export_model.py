@@ -12,14 +12,14 @@ any, must not be larger than --crop_size.
 from absl import flags as absl_flags
 from absl import logging
 
-from deeplab import checkpoints, export, flags
+from deeplab import checkpoints, export, flags, model_flags
 
 FLAGS = flags.FLAGS
 
 
 def _define_flags():
-  flags.define_model_flags(output_stride=8)
-  flags.define_scale_flags('inference_scales')
+  model_flags.define_model_flags(output_stride=8)
+  model_flags.define_scale_flags('inference_scales')
   absl_flags.DEFINE_string(
     'checkpoint_path', None, 'Directory, prefix or file of a checkpoint.'
   )
@@ -49,7 +49,7 @@ def main():
   written = export.export(
     checkpoint,
     FLAGS.export_path,
-    flags.model_options(num_classes, FLAGS.crop_size, checkpoint),
+    model_flags.model_options(num_classes, FLAGS.crop_size, checkpoint),
     inference_scales=FLAGS.inference_scales,
     add_flipped_images=FLAGS.add_flipped_images,
     image_pyramid=FLAGS.image_pyramid,

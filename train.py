@@ -10,7 +10,7 @@ goes on exactly where a run stopped. Several GPUs: --num_clones; a TPU: --tpu.
 
 from absl import flags as absl_flags
 
-from deeplab import checkpoints, flags
+from deeplab import checkpoints, flags, model_flags
 from deeplab.common import InputError
 from deeplab.datasets import dataset_info
 from deeplab.training import config, loop
@@ -78,7 +78,7 @@ _CONFIG_FLAGS = (
 
 
 def _define_flags():
-  flags.define_model_flags()
+  model_flags.define_model_flags()
   _define_data_flags()
   _define_schedule_flags()
   _define_loss_flags()
@@ -157,7 +157,7 @@ def _define_loss_flags():
     None,
     'Checkpoint to start from, unless --train_logdir has one.',
   )
-  real('drop_path_keep_prob', 1.0, 'Not supported yet.')
+  real('drop_path_keep_prob', 1.0, 'Share of paths that nas_* keep.')
 
 
 def _define_output_flags():
@@ -197,7 +197,9 @@ def _model_options():
     FLAGS.dataset if flags.is_given('dataset') else None, FLAGS.dataset_dir
   )
   last = checkpoints.latest(FLAGS.train_logdir)
-  options = flags.model_options(info.num_classes, FLAGS.train_crop_size, last)
+  options = model_flags.model_options(
+    info.num_classes, FLAGS.train_crop_size, last
+  )
   initial = FLAGS.tf_initial_checkpoint
   if last is None and initial and FLAGS.resnet_root_convs == 'auto':
     convs = checkpoints.resnet_root_convs(initial)

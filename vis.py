@@ -12,7 +12,7 @@ may be the directory of a training run, which is followed (without end unless
 
 from absl import flags as absl_flags
 
-from deeplab import flags
+from deeplab import flags, model_flags
 from deeplab.datasets import data_generator
 from deeplab.evaluation import prediction, visualizer
 
@@ -20,8 +20,8 @@ FLAGS = flags.FLAGS
 
 
 def _define_flags():
-  flags.define_model_flags()
-  flags.define_scale_flags()
+  model_flags.define_model_flags()
+  model_flags.define_scale_flags()
   absl_flags.DEFINE_string(
     'checkpoint_dir',
     None,
@@ -74,7 +74,7 @@ def _make_dataset(model_variant):
 
 
 def _make_options(num_classes, checkpoint):
-  return flags.model_options(num_classes, FLAGS.vis_crop_size, checkpoint)
+  return model_flags.model_options(num_classes, FLAGS.vis_crop_size, checkpoint)
 
 
 def main():

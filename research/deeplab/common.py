@@ -34,8 +34,6 @@ MODEL_OPTIONS_FILE = 'model_options.json'
 # Official fields of ModelOptions that only take their default so far.
 _NOT_BUILT = (
   'preprocessed_images_dtype',
-  'dense_prediction_cell_config',
-  'nas_architecture_options',
   'sync_batch_norm_method',
 )
 
@@ -285,8 +283,12 @@ class ModelOptions:
     label_weights: weight of each class in the loss, None for 1.
     batch_norm_decay: decay of every batch norm's moving statistics; None
       keeps each network's official value.
-    preprocessed_images_dtype, dense_prediction_cell_config,
-      nas_architecture_options, sync_batch_norm_method: official fields of
+    dense_prediction_cell_config: the operations of a dense prediction cell,
+      which takes the place of ASPP; see core/dense_prediction_cell.py.
+    nas_architecture_options: of the nas_ variants, any of
+      'nas_stem_output_num_conv_filters' (20), 'nas_use_classification_head'
+      (False) and 'nas_remove_os32_stride' (False).
+    preprocessed_images_dtype, sync_batch_norm_method: official fields of
       parts that are not built yet; anything but the default is refused.
 
     resnet_root_convs: number of 3x3 convolutions (2 or 3) in the stem of the

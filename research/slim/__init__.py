@@ -30,10 +30,10 @@ from deeplab.slim.scopes import (
   arg_scope,
   collect_end_points,
   collect_named_output,
-  dropout_seed,
   layer_store,
   nested_arg_scope,
   official_name,
+  train_step_context,
   variable_scope,
 )
 
@@ -46,7 +46,6 @@ __all__ = [
   'collect_named_output',
   'conv2d',
   'dropout',
-  'dropout_seed',
   'function',
   'l2_regularizer',
   'layer_store',
@@ -56,6 +55,7 @@ __all__ = [
   'ones_initializer',
   'repeat',
   'separable_conv2d',
+  'train_step_context',
   'truncated_normal_initializer',
   'variable_scope',
   'variance_scaling_initializer',

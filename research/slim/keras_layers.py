@@ -248,8 +248,8 @@ class BatchNorm(keras.layers.Layer):
 class Dropout(keras.layers.Layer):
   """Drops values with probability `rate`; only built for training.
 
-  Inside `slim.dropout_seed` what is dropped is a function of the seed and of
-  the layer's name.
+  Inside `slim.train_step_context` what is dropped is a function of the seed
+  and of the layer's name.
   """
 
   def __init__(self, rate, name):
@@ -262,7 +262,7 @@ class Dropout(keras.layers.Layer):
   def call(self, inputs):
     if not self.rate:
       return inputs
-    seed = scopes.current_dropout_seed()
+    seed = scopes.current_seed()
     if seed is None:
       return tf.nn.dropout(inputs, self.rate)
     salt = zlib.crc32(self.name.encode()) & 0x7FFFFFFF

@@ -62,7 +62,8 @@ class _State(threading.local):
     self.frames = [_Frame('')]
     self.defaults = {}
     self.end_points = None
-    self.dropout_seed = None
+    self.step = None
+    self.seed = None
 
 
 _STATE = _State()
@@ -189,21 +190,30 @@ def collect_named_output(name, tensor):
   return tensor
 
 
-# Randomness of dropout.
+# The training step.
 
 
 @contextlib.contextmanager
-def dropout_seed(seed):
-  """Makes dropout a function of `seed`, an int32 or int64 tensor of shape [2].
+def train_step_context(step, seed):
+  """Tells layers at which training step they are called.
 
-  Open it around the call of a model, inside the compiled step, with a seed
-  made from the training step and the replica: a run that resumes then drops
-  the same units as one that was never stopped.
+  Open it around the call of a model, inside the compiled step. What is
+  dropped is then a function of `seed`, made from the step and the replica: a
+  run that resumes drops the same units as one that was never stopped.
+
+  Args:
+    step: int64 scalar tensor, the number of finished steps.
+    seed: int32 or int64 tensor of shape [2].
   """
-  with _set('dropout_seed', seed):
+  with _set('step', step), _set('seed', seed):
     yield
 
 
-def current_dropout_seed():
-  """The tensor given to `dropout_seed`, or None."""
-  return _STATE.dropout_seed
+def current_step():
+  """The step given to `train_step_context`, or None."""
+  return _STATE.step
+
+
+def current_seed():
+  """The seed given to `train_step_context`, or None."""
+  return _STATE.seed

@@ -186,7 +186,7 @@ def test_dropout_is_a_function_of_the_seed():
     network = keras.Model(tensor, slim.dropout(tensor, keep_prob=0.9))
 
   def run(seed):
-    with slim.dropout_seed(tf.constant(seed)):
+    with slim.train_step_context(step=None, seed=tf.constant(seed)):
       return network(x).numpy()
 
   np.testing.assert_array_equal(run([3, 7]), run([3, 7]))

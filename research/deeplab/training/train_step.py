@@ -156,7 +156,7 @@ class TrainStep:
     draw = step * replicas + tf.cast(replica.replica_id_in_sync_group, tf.int64)
     seed = tf.stack([tf.constant(self.config.seed, tf.int64), draw])
     with tf.GradientTape() as tape:
-      with slim.dropout_seed(seed):
+      with slim.train_step_context(step, seed):
         outputs = self.model(images)
       metrics = self._losses(outputs, labels, step)
       data_loss = tf.add_n(list(metrics.values()))
