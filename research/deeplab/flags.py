@@ -7,7 +7,6 @@ import itertools
 import signal
 import sys
 
-import tensorflow as tf
 from absl import app, flags, logging
 
 from deeplab.common import InputError
@@ -36,7 +35,7 @@ def run(main):
       checked(argv)
     except InputError as error:
       _fail(error)
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+    except _memory_errors() as error:
       first_line = (str(error) or 'out of memory').splitlines()[0]
       _fail(
         f'there is not enough memory: {first_line}. Smaller batches, crops or '
@@ -49,6 +48,14 @@ def run(main):
   logging.set_verbosity(logging.INFO)
   logging.use_absl_handler()
   app.run(guarded)
+
+
+def _memory_errors():
+  # Not every script needs TensorFlow, which takes seconds to import.
+  tensorflow = sys.modules.get('tensorflow')
+  if tensorflow is None:
+    return MemoryError
+  return (MemoryError, tensorflow.errors.ResourceExhaustedError)
 
 
 def _fail(message, status=1):
