@@ -7,6 +7,11 @@ or a file that ends in .pb for the frozen graph alone. Both take `ImageTensor`,
 uint8 [1, height, width, 3], and give `SemanticPredictions` and
 `SemanticProbabilities` at the size of the image. Images, after resizing if
 any, must not be larger than --crop_size.
+
+A file that ends in .tflite, or --export_format=tflite_int8, is a TFLite model
+with eight-bit integers: `ImageTensor` has the size of the crop, and so have
+the labels, `SemanticPredictions`. Unless the checkpoint comes from
+quantisation-aware training, --calibration_images are needed.
 """
 
 from absl import flags as absl_flags
@@ -24,7 +29,25 @@ def _define_flags():
     'checkpoint_path', None, 'Directory, prefix or file of a checkpoint.'
   )
   absl_flags.DEFINE_string(
-    'export_path', None, 'Directory, or file of a frozen graph (.pb).'
+    'export_path',
+    None,
+    'Directory, or file of a frozen graph (.pb) or TFLite model (.tflite).',
+  )
+  flags.define_list(
+    'export_format',
+    None,
+    f'Any of {", ".join(export.FORMATS)}; unless given, the first two in a '
+    'directory, or what the suffix of --export_path says.',
+    str,
+  )
+  absl_flags.DEFINE_string(
+    'calibration_images',
+    None,
+    "Pattern of images, or of official records ('tfrecord/train-*.tfrecord'), "
+    'on which the ranges of an eight-bit model are measured.',
+  )
+  absl_flags.DEFINE_integer(
+    'calibration_limit', 100, 'Use at most so many of these images.'
   )
   absl_flags.DEFINE_integer(
     'num_classes',
@@ -54,6 +77,9 @@ def main():
     add_flipped_images=FLAGS.add_flipped_images,
     image_pyramid=FLAGS.image_pyramid,
     save_inference_graph=FLAGS.save_inference_graph,
+    formats=FLAGS.export_format,
+    calibration_images=FLAGS.calibration_images,
+    calibration_limit=FLAGS.calibration_limit,
     min_resize_value=FLAGS.min_resize_value,
     max_resize_value=FLAGS.max_resize_value,
     resize_factor=FLAGS.resize_factor,

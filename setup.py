@@ -31,6 +31,8 @@ setuptools.setup(
   python_requires='>=3.10',
   package_dir=_PACKAGE_DIRS,
   packages=_packages(),
+  # Dense prediction cells.
+  package_data={'deeplab.core': ['*.json']},
   install_requires=[
     'absl-py>=2.1',
     'keras>=3.10',

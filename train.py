@@ -61,6 +61,7 @@ _CONFIG_FLAGS = (
   'upsample_logits',
   'hard_example_mining_step',
   'top_k_percent_pixels',
+  'drop_path_keep_prob',
   'tf_initial_checkpoint',
   'initialize_last_layer',
   'log_steps',

@@ -16,6 +16,7 @@ _GAMMA = {
   r'/bottleneck_v1/conv3/BatchNorm/gamma$': 0.375,
   r'/lite_bottleneck_v1/conv2/BatchNorm/gamma$': 0.5,
   r'/xception_module/separable_conv3_pointwise/BatchNorm/gamma$': 0.5,
+  r'^MobilenetEdgeTPU/.*/project/BatchNorm/gamma$': 0.7,
 }
 
 

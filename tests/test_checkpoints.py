@@ -254,3 +254,10 @@ def test_the_published_checkpoint(published_checkpoint):
   network = model.build_model(common.ModelOptions({'semantic': 21}))
   report = checkpoints.restore(network, folder)
   assert not report.initialized and not report.left_over
+
+
+def test_a_text_in_a_folder_that_cannot_be_made(tmp_path):
+  (tmp_path / 'file').touch()
+  path = str(tmp_path / 'file' / 'folder' / 'text.json')
+  with pytest.raises(InputError, match='cannot be written'):
+    checkpoints.write_text(path, 'x')

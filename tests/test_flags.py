@@ -150,6 +150,12 @@ def test_a_list_that_does_not_parse_says_what_was_expected():
     deeplab_flags._ListParser(int).parse('6,x')
 
 
+_CELL = (
+  '--dense_prediction_cell_json=deeplab/core/'
+  'dense_prediction_cell_branch5_top1_cityscapes.json'
+)
+
+
 @pytest.fixture
 def trained(tmp_path):
   """A folder with model_options.json, as training leaves it."""
@@ -194,12 +200,68 @@ def test_given_rates_stay(parse, trained):
     ['--model_variant=xception_41', '--depth_multiplier=0.5'],
     ['--model_variant=resnet_v1_50', '--divisible_by=8'],
     ['--model_variant=resnet_v1_50', '--resnet_root_convs=3'],
+    ['--image_se_uses_qsigmoid'],
+    ['--decoder_filters=64'],
+    ['--decoder_use_sum_merge'],
+    [_CELL, '--atrous_rates=6,12'],
+    [_CELL, '--aspp_convs_filters=64'],
+    [_CELL, '--add_image_level_feature'],
+    [_CELL, '--image_pooling_crop_size=65,65'],
   ],
 )
 def test_flags_without_effect_are_refused(parse, arguments):
   parse(*arguments)
   with pytest.raises(InputError, match='has no effect'):
     model_flags.model_options(5, [65, 65])
+
+
+@pytest.mark.parametrize(
+  'arguments',
+  [
+    ['--nodecoder_use_sum_merge', '--noimage_se_uses_qsigmoid'],
+    [_CELL, '--noadd_image_level_feature'],
+  ],
+)
+def test_what_is_not_there_can_be_switched_off(parse, arguments):
+  parse(*arguments)
+  model_flags.model_options(5, [65, 65])
+
+
+def test_the_pooling_crop_matters_to_a_cell_that_pools(parse, tmp_path):
+  operation = {'op': 'pyramid_pooling', 'grid_size': [1, 1], 'input': -1}
+  path = tmp_path / 'cell.json'
+  path.write_text(json.dumps([operation]))
+  parse(
+    f'--dense_prediction_cell_json={path}', '--image_pooling_crop_size=65,49'
+  )
+  options = model_flags.model_options(5, [65, 65])
+  assert options.dense_prediction_cell_config == [operation]
+  assert options.image_pooling_crop_size == [65, 49]
+
+
+def test_a_bad_cell_names_the_flag(parse, tmp_path):
+  path = tmp_path / 'cell.json'
+  path.write_text('[{"op": "conv", "kernel": 3, "input": -1}]')
+  for value, message in (('a', 'cannot be read'), (path, "item 0, key 'rate'")):
+    parse(f'--dense_prediction_cell_json={value}')
+    with pytest.raises(InputError, match=f'--.*_json={value}: .*{message}'):
+      model_flags.model_options(5, [65, 65])
+
+
+def test_a_cell_comes_from_the_checkpoint(parse, tmp_path):
+  parse(_CELL)
+  options = model_flags.model_options(5, [65, 65])
+  assert len(options.dense_prediction_cell_config) == 5
+  checkpoints.save_options(str(tmp_path), options)
+  for arguments in [], [_CELL], ['--output_stride=8']:
+    parse(*arguments)
+    again = model_flags.model_options(5, [97, 97], str(tmp_path))
+    assert again.dense_prediction_cell_config == (
+      options.dense_prediction_cell_config
+    )
+  parse('--dense_prediction_cell_json=')
+  with pytest.raises(InputError, match='--dense_prediction_cell_json contra'):
+    model_flags.model_options(5, [65, 65], str(tmp_path))
 
 
 def test_rates_that_do_not_divide(parse, trained):
@@ -234,7 +296,6 @@ def test_contradictions_name_both_values(
     (['--atrous_rates=six'], 'atrous_rates'),
     (['--eval_scales=1,...'], 'eval_scales'),
     (['stray'], 'stray'),
-    (['--dense_prediction_cell_json=a'], 'dense_prediction_cell_json'),
   ],
 )
 def test_bad_command_lines(repository, tmp_path, arguments, message):

@@ -7,11 +7,30 @@ import numpy as np
 import pytest
 
 from deeplab import checkpoints, common, model
+from deeplab.core import dense_prediction_cell
 
 _GOLDEN = json.loads(
   (pathlib.Path(__file__).parent / 'testdata' / 'initializers.json').read_text()
 )
+_DEFAULTS = {
+  'outputs_to_num_classes': {'semantic': 21},
+  'crop_size': [65, 65],
+  'output_stride': 16,
+}
 _HEAD = {'atrous_rates': [6, 12, 18], 'decoder_output_stride': [4]}
+_LIGHT_HEAD = {
+  'outputs_to_num_classes': {'semantic': 19},
+  'output_stride': 32,
+  'image_pooling_stride': [4, 5],
+  'aspp_convs_filters': 128,
+  'aspp_with_concat_projection': False,
+  'aspp_with_squeeze_and_excitation': True,
+  'decoder_use_sum_merge': True,
+  'decoder_filters': 19,
+  'decoder_output_is_logits': True,
+  'image_se_uses_qsigmoid': True,
+  'decoder_output_stride': [8],
+}
 _OPTIONS = {
   'mobilenet_v2_os16': {'model_variant': 'mobilenet_v2'},
   'mobilenet_v2_aspp_dec4_sum': {
@@ -35,6 +54,32 @@ _OPTIONS = {
   },
   'resnet_v1_18_beta_os8_mg': {'model_variant': 'resnet_v1_18_beta', **_HEAD},
   'xception_41_os16': {'model_variant': 'xception_41', **_HEAD},
+  'mobilenet_v3_large_seg_os32': {
+    'model_variant': 'mobilenet_v3_large_seg',
+    **_LIGHT_HEAD,
+  },
+  'mobilenet_v3_small_seg_os32': {
+    'model_variant': 'mobilenet_v3_small_seg',
+    **_LIGHT_HEAD,
+  },
+  'mobilenet_edgetpu_os32': {
+    'model_variant': 'mobilenet_edgetpu',
+    'output_stride': 32,
+  },
+  'xception_71_dpc_os16': {
+    'outputs_to_num_classes': {'semantic': 19},
+    'model_variant': 'xception_71',
+    'dense_prediction_cell_config': dense_prediction_cell.read_config(
+      'dense_prediction_cell_branch5_top1_cityscapes'
+    ),
+    'decoder_output_stride': [4],
+  },
+  'nas_pnasnet_os16': {'model_variant': 'nas_pnasnet', **_HEAD},
+  'nas_hnasnet_os8': {
+    'model_variant': 'nas_hnasnet',
+    'output_stride': 8,
+    **_HEAD,
+  },
 }
 
 # Of a normal distribution cut at two standard deviations, and a uniform one.
@@ -44,9 +89,7 @@ _BOUND = {'normal': 2.0, 'uniform': 1.0}
 
 @pytest.mark.parametrize('name', _GOLDEN)
 def test_initial_values(name):
-  options = common.ModelOptions(
-    {'semantic': 21}, crop_size=[65, 65], output_stride=16, **_OPTIONS[name]
-  )
+  options = common.ModelOptions(**{**_DEFAULTS, **_OPTIONS[name]})
   variables = checkpoints.named_variables(model.build_model(options, seed=1))
   values = {key: variable.numpy() for key, variable in variables.items()}
   for kind, parameter, names in _GOLDEN[name]['kinds']:

@@ -3,7 +3,9 @@
 A checkpoint is `model.ckpt-N.{index,data-...}` in TensorFlow's V2 bundle
 format under the TensorFlow 1 variable names, beside a `checkpoint` state file
 and model_options.json. Published checkpoints load without conversion, and
-what is written here loads in the original code.
+what is written here loads in the original code. Where a checkpoint is only
+read, a frozen graph (`frozen_graph`) and a single file in the older V1 format
+do as well.
 """
 
 import contextlib
@@ -17,10 +19,12 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from deeplab import common, slim
+from deeplab import common, diagnosis, frozen_graph, slim
 from deeplab.common import InputError
 
 GLOBAL_STEP = 'global_step'
+# The original counts the steps of delayed quantisation on their own.
+QUANTIZATION_STEP = 'fake_quantization_step'
 
 # TensorFlow's checkpoint reader turns status codes into any of these.
 _READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, LookupError)
@@ -29,11 +33,6 @@ _READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, LookupError)
 _UNFINISHED = '.tmp-'
 
 _PREFIX = 'model.ckpt'
-# What optimisers and moving averages add to a checkpoint; no part of a model.
-_SLOT = re.compile(
-  r'/(Momentum|Adam|Adam_1|ExponentialMovingAverage)$'
-  r'|^(beta1_power|beta2_power|global_step)$'
-)
 
 
 def named_variables(model):
@@ -54,31 +53,47 @@ def find(path):
   """The prefix of the checkpoint that a path means.
 
   Args:
-    path: a directory (its latest checkpoint), a prefix such as
-      'logs/model.ckpt-30000', or one of the files of a checkpoint.
+    path: a directory (its latest checkpoint; where there is none, its frozen
+      graph), a prefix such as 'logs/model.ckpt-30000', one of the files of a
+      checkpoint, a frozen graph (.pb), or a V1 checkpoint.
 
   Returns:
-    The prefix.
+    The prefix; the file itself for the last two.
 
   Raises:
     InputError: there is no checkpoint.
   """
   path = os.fspath(path)
   if tf.io.gfile.isdir(path):
-    prefix = latest(path)
+    prefix = latest(path) or single_file(path)
     if prefix is None:
       raise InputError(
         f'{path}: no checkpoint in this directory. Expected files like '
-        'model.ckpt-30000.index beside a file called checkpoint.'
+        'model.ckpt-30000.index beside a file called checkpoint, or a '
+        f'{frozen_graph.FILE_NAME}.'
       )
     return prefix
   prefix = re.sub(r'\.(index|meta|data-\d+-of-\d+)$', '', path)
-  if not tf.io.gfile.exists(prefix + '.index'):
-    raise InputError(
-      f'{path}: no such checkpoint. Expected a directory, a prefix like '
-      'model.ckpt-30000 or one of its files.'
-    )
-  return prefix
+  if tf.io.gfile.exists(prefix + '.index'):
+    return prefix
+  if prefix == path and tf.io.gfile.exists(path):
+    return path
+  raise InputError(
+    f'{path}: no such checkpoint. Expected a directory, a prefix like '
+    'model.ckpt-30000, one of its files, or a frozen graph (.pb).'
+  )
+
+
+def single_file(directory):
+  """The V1 checkpoint or frozen graph of a directory without others, or None.
+
+  These are read, never written: a training run does not go on from them.
+  """
+  found = tf.io.gfile.glob(os.path.join(directory, '*.ckpt'))
+  if len(found) == 1 and not tf.io.gfile.isdir(found[0]):
+    return found[0]
+  path = os.path.join(directory, frozen_graph.FILE_NAME)
+  return path if tf.io.gfile.exists(path) else None
 
 
 def latest(directory):
@@ -118,9 +133,14 @@ def named_by_state(directory):
 def read(prefix):
   """{name: (shape, function that reads the value)} of a checkpoint.
 
+  Args:
+    prefix: what `find` returned.
+
   Raises:
     InputError: the files cannot be read.
   """
+  if frozen_graph.is_frozen_graph(prefix):
+    return frozen_graph.read(prefix)
   try:
     reader = tf.train.load_checkpoint(prefix)
     shapes = reader.get_variable_to_shape_map()
@@ -226,13 +246,15 @@ def restore(model, path, exclude=(), allow_missing=False):
     raise InputError(
       f'{prefix}: the checkpoint has no variable of {backbone[:-1]}. It holds '
       f'{_scopes(stored)}; the model has {_scopes(variables)}. Is '
-      '--model_variant right?'
+      f'--model_variant right? {diagnosis.describe(_shapes(stored))}'
     )
   if missing and not allow_missing:
     raise InputError(
       f'{prefix}: the checkpoint lacks {len(missing)} of the '
       f"model's {len(wanted)} variables: {_abridge(missing)}. It holds "
-      f'{_scopes(stored)}. Give the model flags it was trained with.'
+      f'{_scopes(stored)}.{frozen_graph.explain_missing(prefix, missing)} '
+      'Give the model flags it was trained with. '
+      f'{diagnosis.describe(_shapes(stored))}'
     )
   _check_shapes(prefix, {name: wanted[name] for name in found}, stored)
   # Read everything before anything is assigned.
@@ -246,15 +268,21 @@ def restore(model, path, exclude=(), allow_missing=False):
     left_over=sorted(
       name
       for name in stored
-      if name not in variables and not _SLOT.search(name)
+      if name not in variables and not diagnosis.is_slot(name)
     ),
   )
+
+
+def _shapes(stored):
+  return {name: shape for name, (shape, _) in stored.items()}
 
 
 def _scopes(names):
   """The first parts of variable names, slots left out."""
   return ', '.join(
-    sorted({name.split('/')[0] for name in names if not _SLOT.search(name)})
+    sorted(
+      {name.split('/')[0] for name in names if not diagnosis.is_slot(name)}
+    )
   )
 
 
@@ -271,7 +299,6 @@ def _check_shapes(prefix, variables, stored):
     f'{list(variables[name].shape)} in the model'
     for name in wrong[:4]
   )
-  cure = 'Give the model flags it was trained with. Is --model_variant right?'
   if all(
     name.startswith('logits/')
     and tuple(variables[name].shape[:-1]) == stored[name][0][:-1]
@@ -282,6 +309,11 @@ def _check_shapes(prefix, variables, stored):
       'the --num_classes it was trained with; to fine-tune on other classes, '
       'train with --initialize_last_layer=false (and '
       '--last_layers_contain_logits_only to keep ASPP and decoder).'
+    )
+  else:
+    cure = (
+      'Give the model flags it was trained with. Is --model_variant right? '
+      f'{diagnosis.describe(_shapes(stored))}'
     )
   raise InputError(
     f'{prefix}: {len(wrong)} variables have other shapes: {details}. {cure}'
@@ -385,9 +417,9 @@ def save_options(directory, options):
 
 def write_text(path, text):
   """Writes a small file under a temporary name, then renames it."""
-  tf.io.gfile.makedirs(os.path.dirname(path))
   temporary = path + '.tmp'
   try:
+    tf.io.gfile.makedirs(os.path.dirname(path) or '.')
     with tf.io.gfile.GFile(temporary, 'w') as file:
       file.write(text)
     tf.io.gfile.rename(temporary, path, overwrite=True)
@@ -434,3 +466,12 @@ def resnet_root_convs(path):
     if any(re.search(rf'/conv1_{count}/weights$', name) for name in names):
       return count
   return None
+
+
+def is_quantized(path):
+  """Whether a checkpoint comes from quantisation-aware training.
+
+  Args:
+    path: directory, prefix or file of a checkpoint.
+  """
+  return any(name.endswith('_quant/min') for name in read(find(path)))

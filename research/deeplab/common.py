@@ -13,6 +13,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from deeplab import cell_config
+
 # The name of the output that holds semantic segmentation.
 OUTPUT_TYPE = 'semantic'
 
@@ -36,6 +38,13 @@ _NOT_BUILT = (
   'preprocessed_images_dtype',
   'sync_batch_norm_method',
 )
+
+# Keys of nas_architecture_options and what they are where not given.
+NAS_ARCHITECTURE_DEFAULTS = {
+  'nas_stem_output_num_conv_filters': 20,
+  'nas_use_classification_head': False,
+  'nas_remove_os32_stride': False,
+}
 
 
 class InputError(ValueError):
@@ -125,6 +134,7 @@ _RANGES = {
   'decoder_filters': COUNT,
   'label_weights': NOT_NEGATIVE,
   'batch_norm_decay': SHARE,
+  'quantize_delay_step': Range(-1, whole=True),
 }
 
 
@@ -193,7 +203,61 @@ def _validate(options):
       f'{field.name} is not supported by this version. Received: '
       f'{getattr(options, field.name)!r}.',
     )
+  _check_nas(options)
   _check_head(options)
+  _check_cell(options)
+  _check(
+    not options.use_weight_standardization
+    or options.model_variant.startswith('resnet'),
+    'use_weight_standardization applies to ResNet. Received: '
+    f'model_variant={options.model_variant!r}.',
+  )
+
+
+def _check_nas(options):
+  """The keys and values of nas_architecture_options."""
+  received = options.nas_architecture_options
+  if received is None:
+    return
+  _check(
+    options.model_variant.startswith('nas_'),
+    'nas_architecture_options has no effect on '
+    f'model_variant={options.model_variant!r}; leave it out. '
+    f'Received: {dict(received)}.',
+  )
+  unknown = sorted(set(received) - set(NAS_ARCHITECTURE_DEFAULTS))
+  _check(
+    not unknown,
+    'nas_architecture_options has the keys '
+    f'{sorted(NAS_ARCHITECTURE_DEFAULTS)}. Received: {unknown}.',
+  )
+  for name, default in NAS_ARCHITECTURE_DEFAULTS.items():
+    value = received.get(name, default)
+    is_bool = isinstance(default, bool)
+    _check(
+      isinstance(value, bool) if is_bool else value in COUNT,
+      f'{name} must be {"True or False" if is_bool else COUNT}. '
+      f'Received: {name}={value!r}.',
+    )
+
+
+def _check_cell(options):
+  """The dense prediction cell, and what it needs."""
+  cell = options.dense_prediction_cell_config
+  if cell is None:
+    return
+  fault = cell_config.find_fault(cell)
+  _check(fault is None, f'dense_prediction_cell_config: {fault}')
+  _check(
+    options.aspp_with_batch_norm,
+    'a dense prediction cell takes the place of ASPP, and '
+    'aspp_with_batch_norm=False builds neither; leave one of them out.',
+  )
+  _check(
+    options.output_stride <= 16,
+    'a dense prediction cell needs an output_stride of at most 16, the one '
+    f'that its rates are given for. Received: {options.output_stride}.',
+  )
 
 
 def _check_head(options):
@@ -284,15 +348,20 @@ class ModelOptions:
     batch_norm_decay: decay of every batch norm's moving statistics; None
       keeps each network's official value.
     dense_prediction_cell_config: the operations of a dense prediction cell,
-      which takes the place of ASPP; see core/dense_prediction_cell.py.
+      which takes the place of ASPP; see `cell_config.find_fault`.
     nas_architecture_options: of the nas_ variants, any of
       'nas_stem_output_num_conv_filters' (20), 'nas_use_classification_head'
       (False) and 'nas_remove_os32_stride' (False).
     preprocessed_images_dtype, sync_batch_norm_method: official fields of
       parts that are not built yet; anything but the default is refused.
 
+    quantize_delay_step: training step from which on the network computes as
+      if with eight bits; -1 for never. Where it is 0 or more, evaluation is
+      quantised.
     resnet_root_convs: number of 3x3 convolutions (2 or 3) in the stem of the
       `_beta` ResNets; every published checkpoint has 3.
+    use_weight_standardization: of all convolutions of a ResNet. The original
+      has the code, and no flag for it.
   """
 
   outputs_to_num_classes: Mapping[str, int]
@@ -328,10 +397,17 @@ class ModelOptions:
   nas_architecture_options: Mapping[str, Any] | None = None
   sync_batch_norm_method: str = 'None'
 
+  quantize_delay_step: int = -1
   resnet_root_convs: int = 3
+  use_weight_standardization: bool = False
 
   def __post_init__(self):
     _validate(self)
+
+  @property
+  def is_quantized(self) -> bool:
+    """Whether the network computes as if with eight bits."""
+    return self.quantize_delay_step >= 0
 
   def replace(self, **changes) -> 'ModelOptions':
     """A copy with some fields changed."""

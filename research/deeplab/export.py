@@ -1,8 +1,8 @@
-"""Writes a trained network as a SavedModel and as a frozen graph.
+"""Writes a trained network as a SavedModel, a frozen graph, a TFLite model.
 
-Both take one image of any size and do what evaluation does: the resizing and
-padding of the input pipeline, the shared inference function, cropping and
-resizing back.
+The first two take one image of any size and do what evaluation does: the
+resizing and padding of the input pipeline, the shared inference function,
+cropping and resizing back. For the third see `export_tflite`.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from tensorflow.python.framework import convert_to_constants
 from deeplab import (
   checkpoints,
   common,
+  export_tflite,
   inference,
   input_preprocess,
   model,
@@ -36,6 +37,20 @@ _OUTPUT_NAMES = (
 )
 
 FROZEN_GRAPH_FILE = 'frozen_inference_graph.pb'
+TFLITE_INT8_FILE = 'model_int8.tflite'
+
+# Values of --export_format.
+SAVED_MODEL = 'saved_model'
+FROZEN_GRAPH = 'frozen_graph'
+TFLITE_INT8 = 'tflite_int8'
+FORMATS = (SAVED_MODEL, FROZEN_GRAPH, TFLITE_INT8)
+
+# A file of such a name, in place of a directory, is that format alone.
+_FORMAT_OF_SUFFIX = {'.pb': FROZEN_GRAPH, '.tflite': TFLITE_INT8}
+_FILE_OF_FORMAT = {
+  FROZEN_GRAPH: FROZEN_GRAPH_FILE,
+  TFLITE_INT8: TFLITE_INT8_FILE,
+}
 
 
 def build_serving_function(predictor, options, **resizing):
@@ -104,19 +119,26 @@ def export(
   add_flipped_images=False,
   image_pyramid=None,
   save_inference_graph=False,
+  formats=None,
+  calibration_images=None,
+  calibration_limit=100,
   **resizing,
 ):
   """Exports a checkpoint.
 
   Args:
     checkpoint_path: directory, prefix or file of a checkpoint.
-    export_path: a directory for the SavedModel, which then holds the frozen
-      graph as well; or a file that ends in .pb for the frozen graph alone.
+    export_path: a directory; or a file that ends in .pb for the frozen graph
+      alone, or in .tflite for the TFLite model alone.
     options: ModelOptions with a crop_size.
     inference_scales: scales whose probabilities are averaged.
     add_flipped_images: also use the mirror image at each scale.
     image_pyramid: scales merged inside the network.
     save_inference_graph: also write the graph as text, inference_graph.pbtxt.
+    formats: which of FORMATS to write; None for what the name of the file
+      says, or SavedModel and frozen graph in a directory.
+    calibration_images: pattern of image files; see `export_tflite`.
+    calibration_limit: number of these images to use at most.
     **resizing: see `build_serving_function`.
 
   Returns:
@@ -126,40 +148,97 @@ def export(
     InputError: the checkpoint does not fit, or the path cannot be written.
   """
   input_preprocess.check_options(resizing)
-  predictor = inference.build_predictor(
-    options, inference_scales, add_flipped_images, image_pyramid
-  )
-  logging.info('%s', checkpoints.restore(predictor, checkpoint_path))
-  serve = build_serving_function(predictor, options, **resizing)
+  formats = _formats(export_path, formats)
+  several = tuple(inference_scales) != (1.0,) or add_flipped_images
+  _check_formats(formats, several, save_inference_graph, calibration_images)
+  files = {}
+  if set(formats) != {TFLITE_INT8}:
+    predictor = inference.build_predictor(
+      options, inference_scales, add_flipped_images, image_pyramid
+    )
+    logging.info('%s', checkpoints.restore(predictor, checkpoint_path))
+    serve = build_serving_function(predictor, options, **resizing)
+  if FROZEN_GRAPH in formats:
+    files[FROZEN_GRAPH_FILE] = freeze(serve, predictor).SerializeToString()
+  if save_inference_graph:
+    graph = serve.get_concrete_function().graph.as_graph_def()
+    files['inference_graph.pbtxt'] = str(graph)
+  if TFLITE_INT8 in formats:
+    files[TFLITE_INT8_FILE] = export_tflite.convert_int8(
+      checkpoint_path,
+      options,
+      calibration_images,
+      calibration_limit,
+      image_pyramid,
+      **resizing,
+    )
   try:
-    graph = freeze(serve)
-    texts = {FROZEN_GRAPH_FILE: graph.SerializeToString()}
-    if save_inference_graph:
-      texts['inference_graph.pbtxt'] = str(
-        serve.get_concrete_function().graph.as_graph_def()
-      )
-    if not export_path.endswith('.pb'):
+    if not _is_file(export_path):
       with _replacing(export_path) as folder:
-        _write_saved_model(folder, predictor, serve)
-        _write(folder, texts)
-      return [export_path, *(os.path.join(export_path, name) for name in texts)]
+        tf.io.gfile.makedirs(folder)
+        if SAVED_MODEL in formats:
+          _write_saved_model(folder, predictor, serve)
+        _write(folder, files)
+      return [export_path, *(os.path.join(export_path, name) for name in files)]
     directory, name = os.path.split(export_path)
-    texts[name] = texts.pop(FROZEN_GRAPH_FILE)
+    files[name] = files.pop(_FILE_OF_FORMAT[formats[0]])
     tf.io.gfile.makedirs(directory or '.')
-    return _write(directory, texts)
+    return _write(directory, files)
   except (OSError, tf.errors.OpError) as error:
     raise InputError(
       f'--export_path={export_path} cannot be written: {error}'
     ) from error
 
 
+def _is_file(export_path):
+  return os.path.splitext(export_path)[1] in _FORMAT_OF_SUFFIX
+
+
+def _formats(export_path, formats):
+  """The formats to write."""
+  unknown = sorted(set(formats or ()) - set(FORMATS))
+  if unknown:
+    raise InputError(
+      f'--export_format must be of {", ".join(FORMATS)}. Received: '
+      f'{", ".join(unknown)}.'
+    )
+  if not _is_file(export_path):
+    return tuple(formats or (SAVED_MODEL, FROZEN_GRAPH))
+  alone = _FORMAT_OF_SUFFIX[os.path.splitext(export_path)[1]]
+  if formats and set(formats) != {alone}:
+    raise InputError(
+      f'--export_path={export_path} is a file, for {alone} alone; give a '
+      f'directory for --export_format={",".join(formats)}.'
+    )
+  return (alone,)
+
+
+def _check_formats(formats, several, save_inference_graph, calibration_images):
+  """Refuses what the formats cannot do, or would ignore."""
+  if TFLITE_INT8 in formats:
+    if several:
+      raise InputError(
+        '--export_format=tflite_int8 has a single scale and no mirror images: '
+        'averaged probabilities do not fit into eight bits.'
+      )
+  elif calibration_images:
+    raise InputError(
+      f'--calibration_images={calibration_images} has no effect without '
+      '--export_format=tflite_int8.'
+    )
+  if save_inference_graph and set(formats) == {TFLITE_INT8}:
+    raise InputError(
+      '--save_inference_graph has no effect on a TFLite model alone.'
+    )
+
+
 def _check_replaceable(directory):
   """Only an earlier export may be replaced, nothing else of the user's."""
-  if (
-    tf.io.gfile.isdir(directory)
-    and tf.io.gfile.listdir(directory)
-    and not tf.io.gfile.exists(os.path.join(directory, 'saved_model.pb'))
-  ):
+  exported = {'saved_model.pb', *_FILE_OF_FORMAT.values()}
+  names = (
+    set(tf.io.gfile.listdir(directory)) if os.path.isdir(directory) else ()
+  )
+  if names and not exported & names:
     raise InputError(
       f'--export_path={directory} is not empty and holds no SavedModel that '
       'could be replaced. Give another folder.'
@@ -209,20 +288,46 @@ def _write(directory, texts):
   return paths
 
 
-def freeze(serve):
+def freeze(serve, predictor):
   """The graph of a serving function with its variables as constants.
+
+  Args:
+    serve: what `build_serving_function` returned.
+    predictor: the keras.Model that it runs.
 
   Returns:
     A GraphDef whose nodes ImageTensor, SemanticPredictions,
     SemanticProbabilities and the two Raw ones are those of the official
-    frozen graph.
+    frozen graph, and whose weights have the official names, so that
+    `frozen_graph` reads them back.
   """
+  function = serve.get_concrete_function()
   frozen = convert_to_constants.convert_variables_to_constants_v2(
-    serve.get_concrete_function(), lower_control_flow=False
+    function, lower_control_flow=False
   )
   graph = frozen.graph.as_graph_def()
   _keep_ancestors(graph, list(_OUTPUT_NAMES))
+  _name_weights(graph, function.graph, predictor)
   return graph
+
+
+def _name_weights(graph, function_graph, predictor):
+  """Calls the constants that were variables by the official names."""
+  official = {
+    id(variable.value.handle): name
+    for name, variable in checkpoints.named_variables(predictor).items()
+  }
+  # A frozen constant is called like the placeholder of the variable.
+  names = {
+    inner.op.name: official[id(outer)]
+    for outer, inner in function_graph.captures
+    if id(outer) in official
+  }
+  for node in graph.node:
+    node.name = names.get(node.name, node.name)
+    for i, source in enumerate(node.input):
+      name, colon, port = source.partition(':')
+      node.input[i] = names.get(name, name) + colon + port
 
 
 def _keep_ancestors(graph, names):

@@ -7,7 +7,11 @@ from deeplab.common import InputError
 
 
 def build_predictor(
-  options, eval_scales=(1.0,), add_flipped_images=False, image_pyramid=None
+  options,
+  eval_scales=(1.0,),
+  add_flipped_images=False,
+  image_pyramid=None,
+  for_converter=False,
 ):
   """Builds the network up to its predictions.
 
@@ -17,6 +21,7 @@ def build_predictor(
     add_flipped_images: also use the mirror image at each scale.
     image_pyramid: scales whose logits are merged inside the network; only
       with a single scale of 1 and no mirror images.
+    for_converter: build for TFLite's converter; see slim.quantized.
 
   Returns:
     A functional keras.Model from float32 images [batch, height, width, 3] in
@@ -47,7 +52,10 @@ def build_predictor(
       'several scales or --add_flipped_images, whose probabilities are '
       'averaged at the size of the image.'
     )
-  with slim.layer_store():
+  with (
+    slim.layer_store(),
+    slim.quantized(options.quantize_delay_step, for_converter=for_converter),
+  ):
     images = model.make_input(options)
     if several:
       predictions = model.predict_labels_multi_scale(

@@ -16,22 +16,24 @@ import tensorflow as tf
 
 from deeplab import slim
 from deeplab.common import InputError
-from deeplab.core import aspp, feature_extractor, utils
+from deeplab.core import (
+  aspp,
+  dense_prediction_cell,
+  feature_extractor,
+  utils,
+)
 from deeplab.core.aspp import (
   ASPP_SCOPE,
   CONCAT_PROJECTION_SCOPE,
   IMAGE_POOLING_SCOPE,
 )
+from deeplab.core.decoder import DECODER_SCOPE, refine_by_decoder
+from deeplab.core.dense_prediction_cell import META_ARCHITECTURE_SCOPE
 
 LOGITS_SCOPE_NAME = 'logits'
 MERGED_LOGITS_SCOPE = 'merged_logits'
-DECODER_SCOPE = 'decoder'
-META_ARCHITECTURE_SCOPE = 'meta_architecture'
 
 PROB_SUFFIX = '_prob'
-
-# Channels that the decoder reduces low-level features to (v3+, table 1).
-_DECODER_PROJECTION_FILTERS = 48
 
 
 def get_extra_layer_scopes(last_layers_contain_logits_only=False):
@@ -63,6 +65,7 @@ def build_model(
   fine_tune_batch_norm=False,
   weight_decay=0.0001,
   seed=None,
+  nas_training_hyper_parameters=None,
 ):
   """Builds the network up to its logits.
 
@@ -76,6 +79,7 @@ def build_model(
       statistics are used while gamma and beta still train.
     weight_decay: of the convolution kernels; the terms are in `model.losses`.
     seed: integer that initial values are a function of, None for a new one.
+    nas_training_hyper_parameters: see feature_extractor.extract_features.
 
   Returns:
     A functional keras.Model from float32 images [batch, height, width, 3] in
@@ -85,7 +89,10 @@ def build_model(
   Raises:
     InputError: the options cannot be built.
   """
-  with slim.layer_store(seed):
+  with (
+    slim.layer_store(seed),
+    slim.quantized(options.quantize_delay_step, is_training),
+  ):
     images = make_input(options)
     logits = multi_scale_logits(
       images,
@@ -94,6 +101,7 @@ def build_model(
       weight_decay=weight_decay,
       is_training=is_training,
       fine_tune_batch_norm=fine_tune_batch_norm,
+      nas_training_hyper_parameters=nas_training_hyper_parameters,
     )
     return keras.Model(images, logits, name='deeplab')
 
@@ -114,6 +122,7 @@ def multi_scale_logits(
   weight_decay=0.0001,
   is_training=False,
   fine_tune_batch_norm=False,
+  nas_training_hyper_parameters=None,
 ):
   """Logits for each scale of the input, and merged.
 
@@ -124,6 +133,7 @@ def multi_scale_logits(
     weight_decay: of the convolution kernels.
     is_training: whether the network is built for training.
     fine_tune_batch_norm: whether batch norm then uses batch statistics.
+    nas_training_hyper_parameters: see feature_extractor.extract_features.
 
   Returns:
     {output: {name: [batch, h, w, classes]}}, where name is 'merged_logits'
@@ -141,18 +151,22 @@ def multi_scale_logits(
   scales_to_logits = {
     output: {} for output in model_options.outputs_to_num_classes
   }
-  for scale in image_pyramid:
-    logits = _get_logits(
-      *_scale_input(images, model_options, crop_size, scale),
-      weight_decay=weight_decay,
-      is_training=is_training,
-      fine_tune_batch_norm=fine_tune_batch_norm,
-    )
-    name = MERGED_LOGITS_SCOPE
-    if len(image_pyramid) > 1:
-      name = f'logits_{scale:.2f}'
-    for output, value in logits.items():
-      scales_to_logits[output][name] = utils.resize_bilinear(value, logits_size)
+  # Default scope names start anew, so that calls share their weights.
+  with slim.variable_scope(''):
+    for scale in image_pyramid:
+      logits = _get_logits(
+        *_scale_input(images, model_options, crop_size, scale),
+        weight_decay=weight_decay,
+        is_training=is_training,
+        fine_tune_batch_norm=fine_tune_batch_norm,
+        nas_training_hyper_parameters=nas_training_hyper_parameters,
+      )
+      name = MERGED_LOGITS_SCOPE
+      if len(image_pyramid) > 1:
+        name = f'logits_{scale:.2f}'
+      for output, value in logits.items():
+        value = utils.resize_bilinear(value, logits_size)
+        scales_to_logits[output][name] = value
   if len(image_pyramid) > 1:
     for values in scales_to_logits.values():
       values[MERGED_LOGITS_SCOPE] = _merge(
@@ -184,7 +198,12 @@ def _merge(logits, merge_method):
 
 
 def _get_logits(
-  images, model_options, weight_decay, is_training, fine_tune_batch_norm
+  images,
+  model_options,
+  weight_decay,
+  is_training,
+  fine_tune_batch_norm,
+  nas_training_hyper_parameters,
 ):
   """{output: logits} of one scale, at the resolution of the last features."""
   build = {
@@ -192,7 +211,12 @@ def _get_logits(
     'is_training': is_training,
     'fine_tune_batch_norm': fine_tune_batch_norm,
   }
-  features, end_points = extract_features(images, model_options, **build)
+  features, end_points = extract_features(
+    images,
+    model_options,
+    nas_training_hyper_parameters=nas_training_hyper_parameters,
+    **build,
+  )
   if model_options.decoder_output_stride:
     features = refine_by_decoder(
       features,
@@ -228,8 +252,11 @@ def extract_features(
   weight_decay=0.0001,
   is_training=False,
   fine_tune_batch_norm=False,
+  nas_training_hyper_parameters=None,
 ):
-  """Backbone, and ASPP unless `aspp_with_batch_norm` is false.
+  """Backbone, and ASPP or dense prediction cell.
+
+  With `aspp_with_batch_norm` false the backbone alone.
 
   Args:
     images: float32 [batch, height, width, 3].
@@ -237,6 +264,7 @@ def extract_features(
     weight_decay: of the convolution kernels.
     is_training: whether the network is built for training.
     fine_tune_batch_norm: whether batch norm then uses batch statistics.
+    nas_training_hyper_parameters: see feature_extractor.extract_features.
 
   Returns:
     Features [batch, height / output_stride, width / output_stride, channels]
@@ -248,114 +276,20 @@ def extract_features(
     weight_decay=weight_decay,
     is_training=is_training,
     fine_tune_batch_norm=fine_tune_batch_norm,
+    nas_training_hyper_parameters=nas_training_hyper_parameters,
   )
   if not model_options.aspp_with_batch_norm:
     return features, end_points
-  with aspp.head_arg_scope(
-    model_options, weight_decay, is_training and fine_tune_batch_norm
-  ):
-    net = aspp.aspp(features, model_options, weight_decay, is_training)
+  build_head = aspp.aspp
+  if model_options.dense_prediction_cell_config is not None:
+    build_head = dense_prediction_cell.dense_prediction_cell
+  net = build_head(
+    features, model_options, weight_decay, is_training, fine_tune_batch_norm
+  )
   return net, end_points
 
 
-# Decoder.
-
-
-def refine_by_decoder(
-  features,
-  end_points,
-  crop_size,
-  model_options,
-  weight_decay=0.0001,
-  is_training=False,
-  fine_tune_batch_norm=False,
-):
-  """Refines features with low-level ones of the backbone (v3+, section 3.1).
-
-  Args:
-    features: [batch, height, width, channels].
-    end_points: the backbone's dictionary of end points.
-    crop_size: [height, width] of the images.
-    model_options: ModelOptions; `decoder_output_stride` lists the strides of
-      the low-level features, one stage each.
-    weight_decay: of the convolution kernels.
-    is_training: whether the network is built for training.
-    fine_tune_batch_norm: whether batch norm then uses batch statistics.
-
-  Returns:
-    [batch, crop height / last stride, crop width / last stride,
-    decoder_filters].
-
-  Raises:
-    InputError: the backbone has no features of such a stride.
-  """
-  backbone = feature_extractor.get_backbone(model_options.model_variant)
-  filters = model_options.decoder_filters
-  projection_filters = _DECODER_PROJECTION_FILTERS
-  if model_options.decoder_use_sum_merge:
-    projection_filters = filters
-  linear = {}
-  if model_options.decoder_output_is_logits:
-    linear = {'activation_fn': None, 'normalizer_fn': None}
-  with (
-    aspp.head_arg_scope(
-      model_options, weight_decay, is_training and fine_tune_batch_norm
-    ),
-    slim.arg_scope([slim.conv2d, slim.separable_conv2d], **linear),
-    slim.variable_scope(DECODER_SCOPE),
-  ):
-    net = features
-    for stage, stride in enumerate(model_options.decoder_output_stride):
-      # The first stage has no suffix: published checkpoints have one stage.
-      suffix = f'_{stage}' if stage else ''
-      skip = slim.conv2d(
-        end_points[backbone.decoder_end_point(stride)],
-        projection_filters,
-        1,
-        scope=f'feature_projection0{suffix}',
-      )
-      size = utils.scale_size(crop_size, 1.0 / stride)
-      net = utils.resize_bilinear(net, size)
-      skip = utils.resize_bilinear(skip, size)
-      merge = _merge_by_concat
-      if model_options.decoder_use_sum_merge:
-        merge = _merge_by_sum
-      net = merge(net, skip, model_options, weight_decay, suffix)
-    return net
-
-
-def _merge_by_sum(net, skip, options, weight_decay, suffix):
-  """One convolution of the features, plus the skip features."""
-  filters = options.decoder_filters
-  if options.decoder_output_is_logits:
-    net = slim.conv2d(net, filters, 1, scope=f'decoder_conv0{suffix}')
-  elif options.decoder_use_separable_conv:
-    net = utils.split_separable_conv2d(
-      net,
-      filters,
-      weight_decay=weight_decay,
-      scope=f'decoder_split_sep_conv0{suffix}',
-    )
-  else:
-    net = slim.conv2d(net, filters, 3, scope=f'decoder_conv0{suffix}')
-  return net + skip
-
-
-def _merge_by_concat(net, skip, options, weight_decay, suffix):
-  """Concatenation, then two 3x3 convolutions (v3+, table 2)."""
-  net = keras.ops.concatenate([net, skip], axis=-1)
-  filters = options.decoder_filters
-  if not options.decoder_use_separable_conv or options.decoder_output_is_logits:
-    scope = f'decoder_conv0{suffix}'
-    return slim.repeat(net, 2, slim.conv2d, filters, 3, scope=scope)
-  for i in range(2):
-    net = utils.split_separable_conv2d(
-      net,
-      filters,
-      weight_decay=weight_decay,
-      scope=f'decoder_conv{i}{suffix}',
-    )
-  return net
+# Logits of one output.
 
 
 def get_branch_logits(

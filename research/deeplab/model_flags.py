@@ -6,8 +6,9 @@ Only scripts use this module; everything below them takes plain arguments.
 from absl import flags as absl_flags
 from absl import logging
 
-from deeplab import checkpoints, common
+from deeplab import cell_config, checkpoints, common
 from deeplab.common import InputError
+from deeplab.core import dense_prediction_cell
 from deeplab.flags import FLAGS, define_list, is_given
 
 # Fields of ModelOptions that can change without other weights.
@@ -21,6 +22,7 @@ _FREE_FIELDS = (
   'prediction_with_upsampled_logits',
   'label_weights',
   'batch_norm_decay',
+  'quantize_delay_step',
 )
 
 # Flags that make up nas_architecture_options; one can change without other
@@ -60,6 +62,19 @@ _MODEL_FLAGS = (
   'image_se_uses_qsigmoid',
   'label_weights',
   'batch_norm_decay',
+  'quantize_delay_step',
+  'use_weight_standardization',
+)
+
+# Flags of ASPP, which a dense prediction cell takes the place of.
+_ASPP_FLAGS = (
+  'atrous_rates',
+  'add_image_level_feature',
+  'image_pooling_stride',
+  'aspp_with_separable_conv',
+  'aspp_convs_filters',
+  'aspp_with_concat_projection',
+  'aspp_with_squeeze_and_excitation',
 )
 
 
@@ -96,10 +111,20 @@ def define_model_flags(output_stride=16):
   absl_flags.DEFINE_boolean(
     'use_bounded_activation', False, 'ReLU6 and clipping in Xception.'
   )
+  absl_flags.DEFINE_boolean(
+    'use_weight_standardization', False, 'Of all convolutions of a ResNet.'
+  )
   absl_flags.DEFINE_float(
     'batch_norm_decay',
     None,
     'Decay of moving statistics. Unset: the official value of each network.',
+  )
+  absl_flags.DEFINE_integer(
+    'quantize_delay_step',
+    -1,
+    'Training step from which on weights and activations have eight bits; -1: '
+    'never. For a trained network 0 or more means eight bits, and unless given '
+    'the checkpoint decides.',
   )
   define_list('label_weights', None, 'Loss weight of each class.', float)
   _define_head_flags()
@@ -129,6 +154,12 @@ def _define_head_flags():
   )
   absl_flags.DEFINE_boolean(
     'image_se_uses_qsigmoid', False, 'Piecewise linear gate.'
+  )
+  absl_flags.DEFINE_string(
+    'dense_prediction_cell_json',
+    '',
+    'JSON file of a dense prediction cell in the place of ASPP, or the name '
+    'of one that comes with this package.',
   )
   define_list(
     'decoder_output_stride',
@@ -218,6 +249,9 @@ def model_options(num_classes, crop_size, checkpoint=None):
     for name in _MODEL_FLAGS
     if stored is None or is_given(name)
   }
+  given.update(_cell(stored))
+  if checkpoint:
+    given.update(_quantization(given, stored, checkpoint))
   if num_classes is not None:
     given['outputs_to_num_classes'] = {common.OUTPUT_TYPE: num_classes}
   nas_options = _nas_options(stored)
@@ -256,6 +290,7 @@ def _checked(options):
         f'--{name}={FLAGS[name].value} has no effect on '
         f'--model_variant={variant}; leave it out.'
       )
+  _check_head_flags(options)
   if (
     options.atrous_rates
     and not options.aspp_with_batch_norm
@@ -268,6 +303,62 @@ def _checked(options):
       '--logits_kernel_size=3 (the DeepLab v2 head), or leave the rates out.'
     )
   return options
+
+
+def _check_head_flags(options):
+  """Refuses flags of parts that the head does not have."""
+  cell = options.dense_prediction_cell_config
+  no_aspp = cell and 'a dense prediction cell, which takes the place of ASPP'
+  pools = cell_config.PYRAMID_POOLING in [
+    operation[cell_config.OP] for operation in cell or ()
+  ]
+  no_decoder = not options.decoder_output_stride and 'no decoder_output_stride'
+  for name, reason in (
+    *((name, no_aspp) for name in _ASPP_FLAGS),
+    ('image_pooling_crop_size', no_aspp and not pools and no_aspp),
+    (
+      'image_se_uses_qsigmoid',
+      not options.aspp_with_squeeze_and_excitation
+      and 'no aspp_with_squeeze_and_excitation',
+    ),
+    ('decoder_use_separable_conv', no_decoder),
+    ('decoder_use_sum_merge', no_decoder),
+    ('decoder_filters', no_decoder),
+  ):
+    # To switch off what is not there is no contradiction.
+    if reason and is_given(name) and FLAGS[name].value is not False:
+      raise InputError(
+        f'--{name}={FLAGS[name].value} has no effect with {reason}; leave it '
+        'out.'
+      )
+
+
+def _cell(stored):
+  """{field: dense prediction cell} if flags say anything about it."""
+  if stored is not None and not is_given('dense_prediction_cell_json'):
+    return {}
+  path = FLAGS.dense_prediction_cell_json
+  try:
+    cell = dense_prediction_cell.read_config(path) if path else None
+  except InputError as error:
+    raise InputError(f'--dense_prediction_cell_json={error}') from error
+  return {'dense_prediction_cell_config': cell}
+
+
+def _quantization(given, stored, checkpoint):
+  """{field: step} where the checkpoint alone says that it is quantised."""
+  is_quantized = checkpoints.is_quantized(checkpoint)
+  if not is_given('quantize_delay_step'):
+    known = stored is not None and stored.is_quantized
+    return {'quantize_delay_step': 0} if is_quantized and not known else {}
+  if given['quantize_delay_step'] >= 0 and not is_quantized:
+    raise InputError(
+      f'--quantize_delay_step={FLAGS.quantize_delay_step}: the checkpoint '
+      f'{checkpoint} was trained without quantisation and has no ranges of '
+      'values. Leave the flag out; or train on from it, with '
+      '--tf_initial_checkpoint and another --train_logdir.'
+    )
+  return {}
 
 
 def _auto_root_convs(checkpoint):
@@ -310,7 +401,10 @@ def _shape_of_weights(field, value):
 
 
 def _flag_of(field):
-  names = {'outputs_to_num_classes': 'dataset or --num_classes'}
+  names = {
+    'outputs_to_num_classes': 'dataset or --num_classes',
+    'dense_prediction_cell_config': 'dense_prediction_cell_json',
+  }
   return names.get(field, field)
 
 

@@ -8,9 +8,7 @@ computed. --format=json gives everything, with one row for each operation.
 """
 
 import json
-import os
 
-import tensorflow as tf
 from absl import flags as absl_flags
 from absl import logging
 
@@ -188,15 +186,6 @@ def _model_options():
   return model_flags.model_options(num_classes, FLAGS.crop_size, checkpoint)
 
 
-def _write(text, path):
-  try:
-    tf.io.gfile.makedirs(os.path.dirname(path) or '.')
-  except tf.errors.OpError as error:
-    raise InputError(f'--output={path} cannot be written: {error}') from error
-  checkpoints.write_text(path, text)
-  logging.info('Wrote %s', path)
-
-
 def main():
   result = stats(
     _model_options(),
@@ -211,7 +200,8 @@ def main():
   if FLAGS.output is None:
     print(text, end='')
   else:
-    _write(text, FLAGS.output)
+    checkpoints.write_text(FLAGS.output, text)
+    logging.info('Wrote %s', FLAGS.output)
 
 
 if __name__ == '__main__':

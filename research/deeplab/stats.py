@@ -151,8 +151,12 @@ def stats(
       'crop_size must be given: multiply-adds and memory depend on it. '
       'Received: crop_size=None. For example, --crop_size=513,513.'
     )
+  # Eight bits do not change what is counted.
   predictor = inference.build_predictor(
-    options, eval_scales, add_flipped_images, image_pyramid
+    options.replace(quantize_delay_step=-1),
+    eval_scales,
+    add_flipped_images,
+    image_pyramid,
   )
   nodes = _nodes_in_order(predictor)
   return ModelStats(

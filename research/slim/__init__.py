@@ -25,6 +25,13 @@ from deeplab.slim.layers import (
   repeat,
   separable_conv2d,
 )
+from deeplab.slim.quantization import (
+  declare_range,
+  hard_gate,
+  is_quantized,
+  quantize,
+  quantized,
+)
 from deeplab.slim.scopes import (
   add_arg_scope,
   arg_scope,
@@ -45,14 +52,19 @@ __all__ = [
   'collect_end_points',
   'collect_named_output',
   'conv2d',
+  'declare_range',
   'dropout',
   'function',
+  'hard_gate',
+  'is_quantized',
   'l2_regularizer',
   'layer_store',
   'max_pool2d',
   'nested_arg_scope',
   'official_name',
   'ones_initializer',
+  'quantize',
+  'quantized',
   'repeat',
   'separable_conv2d',
   'train_step_context',

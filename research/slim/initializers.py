@@ -17,17 +17,28 @@ def truncated_normal_initializer(stddev=1.0):
   return initialize
 
 
-def variance_scaling_initializer(factor=2.0):
-  """He et al.'s initialiser in slim's form: fan-in, truncated normal.
+def variance_scaling_initializer(factor=2.0, uniform=False):
+  """He et al.'s initialiser in slim's form, by fan-in.
 
-  The variance before truncation is 1.3 * factor / fan_in, 1.3 being slim's
-  correction for what truncation takes away.
+  The variance of the uniform distribution is factor / fan_in; that of the
+  normal one, before truncation, 1.3 times as much, 1.3 being slim's correction
+  for what truncation takes away.
+
+  Args:
+    factor: of the variance.
+    uniform: uniform instead of truncated normal.
+
+  Returns:
+    An initialiser.
   """
 
   def initialize(shape, seed):
-    fan_in = math.prod(shape[:-1])
+    variance = factor / math.prod(shape[:-1])
+    if uniform:
+      limit = math.sqrt(3.0 * variance)
+      return tf.random.stateless_uniform(shape, seed, -limit, limit)
     return tf.random.stateless_truncated_normal(
-      shape, seed, stddev=math.sqrt(1.3 * factor / fan_in)
+      shape, seed, stddev=math.sqrt(1.3 * variance)
     )
 
   return initialize

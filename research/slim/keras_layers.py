@@ -7,7 +7,10 @@ unbiased in its moving variance; hence our own.
 """
 
 import functools
+import math
+import typing
 import zlib
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -18,6 +21,9 @@ from deeplab.slim import scopes
 # The fused kernel's smallest epsilon; TensorFlow 1 raised smaller ones to it.
 _MIN_EPSILON = 1.001e-5
 
+# Added to the variance of a filter by weight standardisation.
+_STANDARDIZATION_EPSILON = 1e-5
+
 
 def _output_length(length, kernel_size, stride, rate, padding):
   if length is None:
@@ -25,6 +31,21 @@ def _output_length(length, kernel_size, stride, rate, padding):
   if padding == 'VALID':
     length -= (kernel_size - 1) * rate
   return -(-length // stride)
+
+
+class Step(typing.NamedTuple):
+  """One linear operation of a convolution layer.
+
+  Attributes:
+    kernel: function that returns it, as it is convolved with.
+    convolve: function of inputs and kernel.
+    channels: shape of the output channels: [filters], or for a depthwise
+      kernel [input channels, depth multiplier].
+  """
+
+  kernel: Callable
+  convolve: Callable
+  channels: tuple[int, ...]
 
 
 class _Convolution(keras.layers.Layer):
@@ -53,6 +74,12 @@ class _Convolution(keras.layers.Layer):
     self._seed = seed
     self.bias = None
 
+  @property
+  def rates(self):
+    """[rate of the height, rate of the width]."""
+    rate = self.rate
+    return list(rate) if isinstance(rate, tuple) else [rate, rate]
+
   def _add_kernel(self, name, shape, fold=0):
     return self.add_weight(
       name=name,
@@ -73,14 +100,34 @@ class _Convolution(keras.layers.Layer):
         ),
       )
 
-  def _with_bias(self, outputs):
+  def steps(self):
+    """The Steps of the layer, in order; there is one or more."""
+    raise NotImplementedError
+
+  def call(self, inputs):
+    outputs = inputs
+    for step in self.steps():
+      outputs = step.convolve(outputs, step.kernel())
+    return self.add_bias(outputs)
+
+  def add_bias(self, outputs):
+    """Adds the biases, if there are any."""
     return outputs if self.bias is None else tf.nn.bias_add(outputs, self.bias)
+
+  def step_output_shape(self, index, input_shape):
+    """The shape after step number `index` of what has `input_shape`."""
+    channels = math.prod(self.steps()[index].channels)
+    if index:
+      return (*input_shape[:-1], channels)
+    return self._output_shape(input_shape, channels)
 
   def _output_shape(self, input_shape, channels):
     batch, height, width, _ = input_shape
     sides = (
-      _output_length(side, kernel, self.stride, self.rate, self.padding)
-      for side, kernel in zip((height, width), self.kernel_size, strict=True)
+      _output_length(side, kernel, self.stride, rate, self.padding)
+      for side, kernel, rate in zip(
+        (height, width), self.kernel_size, self.rates, strict=True
+      )
     )
     return (batch, *sides, channels)
 
@@ -111,9 +158,10 @@ def _has_dilated_gradient():
 class Conv2D(_Convolution):
   """Convolution with stride or atrous rate, biases optional."""
 
-  def __init__(self, filters, **kwargs):
+  def __init__(self, filters, use_weight_standardization=False, **kwargs):
     super().__init__(**kwargs)
     self.filters = filters
+    self.use_weight_standardization = use_weight_standardization
 
   def build(self, input_shape):
     self.kernel = self._add_kernel(
@@ -124,19 +172,27 @@ class Conv2D(_Convolution):
   def compute_output_shape(self, input_shape):
     return self._output_shape(input_shape, self.filters)
 
-  def call(self, inputs):
+  def steps(self):
+    return (Step(self._effective_kernel, self._convolve, (self.filters,)),)
+
+  def _effective_kernel(self):
     kernel = tf.convert_to_tensor(self.kernel)
+    if self.use_weight_standardization:
+      # Qiao et al., Weight Standardization, arXiv:1903.10520.
+      mean, variance = tf.nn.moments(kernel, [0, 1, 2], keepdims=True)
+      kernel = (kernel - mean) / tf.sqrt(variance + _STANDARDIZATION_EPSILON)
+    return kernel
+
+  def _convolve(self, inputs, kernel):
     if self.rate > 1 and not _has_dilated_gradient():
-      outputs = tf.nn.atrous_conv2d(inputs, kernel, self.rate, self.padding)
-    else:
-      outputs = tf.nn.conv2d(
-        inputs,
-        kernel,
-        strides=self.stride,
-        padding=self.padding,
-        dilations=self.rate,
-      )
-    return self._with_bias(outputs)
+      return tf.nn.atrous_conv2d(inputs, kernel, self.rate, self.padding)
+    return tf.nn.conv2d(
+      inputs,
+      kernel,
+      strides=self.stride,
+      padding=self.padding,
+      dilations=self.rate,
+    )
 
 
 class SeparableConv2D(_Convolution):
@@ -164,24 +220,34 @@ class SeparableConv2D(_Convolution):
     channels = self.filters or input_shape[-1] * self.depth_multiplier
     return self._output_shape(input_shape, channels)
 
-  def call(self, inputs):
+  def steps(self):
+    depthwise = Step(
+      lambda: tf.convert_to_tensor(self.depthwise_kernel),
+      self._depthwise,
+      tuple(self.depthwise_kernel.shape[2:]),
+    )
+    if self.filters is None:
+      return (depthwise,)
+    pointwise = Step(
+      lambda: tf.convert_to_tensor(self.pointwise_kernel),
+      self._pointwise,
+      (self.filters,),
+    )
+    return depthwise, pointwise
+
+  def _depthwise(self, inputs, kernel):
     # tf.nn goes through SpaceToBatchND for rates above 1: the gradient of the
     # dilated depthwise operation is wrong on CPUs, without an error.
-    outputs = tf.nn.depthwise_conv2d(
+    return tf.nn.depthwise_conv2d(
       inputs,
-      tf.convert_to_tensor(self.depthwise_kernel),
+      kernel,
       strides=[1, self.stride, self.stride, 1],
       padding=self.padding,
-      dilations=[self.rate, self.rate],
+      dilations=self.rates,
     )
-    if self.filters is not None:
-      outputs = tf.nn.conv2d(
-        outputs,
-        tf.convert_to_tensor(self.pointwise_kernel),
-        strides=1,
-        padding='VALID',
-      )
-    return self._with_bias(outputs)
+
+  def _pointwise(self, inputs, kernel):
+    return tf.nn.conv2d(inputs, kernel, strides=1, padding='VALID')
 
 
 class BatchNorm(keras.layers.Layer):
@@ -221,27 +287,48 @@ class BatchNorm(keras.layers.Layer):
   def compute_output_shape(self, input_shape):
     return input_shape
 
-  def call(self, inputs):
+  def gamma_and_beta(self):
+    """Scale and offset as tensors [channels]; 1 and 0 where there is none."""
     channels = self.moving_mean.shape
     gamma = tf.ones(channels) if self.gamma is None else self.gamma
     beta = tf.zeros(channels) if self.beta is None else self.beta
+    return tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta)
+
+  def batch_moments(self, inputs):
+    """Mean and biased variance of a batch, which the moving ones take in.
+
+    Gradients flow through both; the fused kernel has none for them.
+    """
+    mean, variance = tf.nn.moments(inputs, [0, 1, 2])
+    count = tf.cast(tf.size(inputs) / tf.size(mean), tf.float32)
+    self._gather(mean, variance * (count / tf.maximum(count - 1.0, 1.0)))
+    return mean, variance
+
+  def _gather(self, batch_mean, batch_variance):
+    # Like TensorFlow 1, which kept the decay in float32: 1 - 0.9997 is
+    # 3e-5 of itself off there.
+    update = np.float32(1.0) - np.float32(self.decay)
+    for moving, batch in (
+      (self.moving_mean, batch_mean),
+      (self.moving_variance, batch_variance),
+    ):
+      batch = tf.stop_gradient(batch)
+      moving.assign(moving - update * (moving - batch))
+
+  def call(self, inputs):
+    gamma, beta = self.gamma_and_beta()
     mean, variance = self.moving_mean, self.moving_variance
     outputs, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
       x=inputs,
-      scale=tf.convert_to_tensor(gamma),
-      offset=tf.convert_to_tensor(beta),
+      scale=gamma,
+      offset=beta,
       mean=[] if self.is_training else tf.convert_to_tensor(mean),
       variance=[] if self.is_training else tf.convert_to_tensor(variance),
       epsilon=self.epsilon,
       is_training=self.is_training,
     )
     if self.is_training:
-      # Like TensorFlow 1, which kept the decay in float32: 1 - 0.9997 is
-      # 3e-5 of itself off there.
-      update = np.float32(1.0) - np.float32(self.decay)
-      for moving, batch in ((mean, batch_mean), (variance, batch_variance)):
-        batch = tf.stop_gradient(batch)
-        moving.assign(moving - update * (moving - batch))
+      self._gather(batch_mean, batch_variance)
     return outputs
 
 

@@ -9,12 +9,20 @@ import functools
 
 import keras
 
-from deeplab.slim import initializers, keras_layers, scopes
+from deeplab.slim import initializers, keras_layers, quantization, scopes
 from deeplab.slim.scopes import add_arg_scope
+
+_ZEROS = initializers.zeros_initializer()
 
 
 def _pair(value):
   return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _rate(value):
+  """An integer, or a tuple where the rates of height and width differ."""
+  height, width = _pair(value)
+  return height if height == width else (height, width)
 
 
 def l2_regularizer(scale):
@@ -58,6 +66,8 @@ def batch_norm(
         decay, center, scale, epsilon, is_training, name
       ),
     )
+    if isinstance(inputs, quantization.Unfolded):
+      return inputs.fold(layer)
     return layer(inputs)
 
 
@@ -78,8 +88,7 @@ def _convolve(
   """Convolution, then normalisation (or biases), activation, end point."""
   if normalizer_fn is not None:
     biases_initializer = None
-  elif biases_initializer is None:
-    biases_initializer = initializers.zeros_initializer()
+  rate = _rate(rate)
   with scopes.variable_scope(scope, default_scope) as full_name:
     layer = scopes.get_layer(
       full_name,
@@ -98,6 +107,10 @@ def _convolve(
         f'{full_name} was built with rate {layer.rate} and is called again '
         f'with rate {rate}.'
       )
+    if quantization.is_quantized():
+      outputs = quantization.convolve(layer, inputs, normalizer_fn, full_name)
+      outputs = quantization.activate(outputs, activation_fn)
+      return scopes.collect_named_output(full_name, outputs)
     outputs = layer(inputs)
     if normalizer_fn is not None:
       outputs = normalizer_fn(outputs)
@@ -118,7 +131,8 @@ def conv2d(
   normalizer_fn=None,
   weights_initializer=None,
   weights_regularizer=None,
-  biases_initializer=None,
+  biases_initializer=_ZEROS,
+  use_weight_standardization=False,
   scope=None,
 ):
   """Convolution, normalisation (or biases) and activation.
@@ -134,7 +148,9 @@ def conv2d(
     normalizer_fn: for example `batch_norm`; None adds biases instead.
     weights_initializer: Xavier by default.
     weights_regularizer: a Keras regulariser of the kernel.
-    biases_initializer: zeros by default.
+    biases_initializer: zeros by default; None for no biases.
+    use_weight_standardization: convolve with the kernel that each filter's
+      mean and variance are taken out of.
     scope: name, 'Conv' by default.
 
   Returns:
@@ -142,7 +158,11 @@ def conv2d(
   """
   return _convolve(
     inputs,
-    functools.partial(keras_layers.Conv2D, filters=num_outputs),
+    functools.partial(
+      keras_layers.Conv2D,
+      filters=num_outputs,
+      use_weight_standardization=use_weight_standardization,
+    ),
     scope,
     'Conv',
     kernel_size=kernel_size,
@@ -170,7 +190,7 @@ def separable_conv2d(
   normalizer_fn=None,
   weights_initializer=None,
   weights_regularizer=None,
-  biases_initializer=None,
+  biases_initializer=_ZEROS,
   scope=None,
 ):
   """Depthwise separable convolution; only depthwise if num_outputs is None.
@@ -182,12 +202,12 @@ def separable_conv2d(
     depth_multiplier: filters for each input channel.
     stride: integer.
     padding: 'SAME' or 'VALID'.
-    rate: atrous rate; 1 where stride is more than 1.
+    rate: atrous rate, integer or pair; 1 where stride is more than 1.
     activation_fn: None for linear.
     normalizer_fn: for example `batch_norm`; None adds biases instead.
     weights_initializer: Xavier by default.
     weights_regularizer: a Keras regulariser of the kernels.
-    biases_initializer: zeros by default.
+    biases_initializer: zeros by default; None for no biases.
     scope: name, 'SeparableConv2d' by default.
 
   Returns:
@@ -243,7 +263,15 @@ def dropout(inputs, keep_prob=0.5, is_training=True, scope=None):
       name,
       lambda name, seed: keras_layers.Dropout(1.0 - keep_prob, name),
     )
-    return layer(inputs)
+    if not quantization.is_quantized() or not quantization.comes_quantized(
+      inputs
+    ):
+      return layer(inputs)
+    # Its two products are each quantised: by the scale, and by the mask.
+    quantize = quantization.quantize
+    net = quantize(inputs / keep_prob, 'dropout/mul/activation_Mul_quant')
+    net = layer(net) * keep_prob
+    return quantize(net, 'dropout/mul_1/activation_Mul_quant')
 
 
 def repeat(inputs, repetitions, layer, *args, scope, **kwargs):

@@ -64,6 +64,7 @@ class _State(threading.local):
     self.end_points = None
     self.step = None
     self.seed = None
+    self.quantization = None
 
 
 _STATE = _State()
@@ -91,18 +92,29 @@ def variable_scope(scope, default_name=None):
   """Opens a scope below the current one; yields its full name.
 
   Args:
-    scope: name, possibly with slashes; None for a unique `default_name`.
+    scope: name, possibly with slashes; None for a unique `default_name`; ''
+      to open the current scope anew.
     default_name: 'Conv' becomes 'Conv', 'Conv_1', ... within one opening of
       the parent scope, and starts anew when the parent is opened again.
   """
   parent = _STATE.frames[-1]
   local = scope if scope is not None else parent.unique(default_name)
-  name = f'{parent.name}/{local}' if parent.name else local
+  name = '/'.join(filter(None, (parent.name, local)))
   _STATE.frames.append(_Frame(name))
   try:
     yield name
   finally:
     _STATE.frames.pop()
+
+
+@contextlib.contextmanager
+def outer_scope():
+  """Goes back to the scope around the current one for a while."""
+  frame = _STATE.frames.pop()
+  try:
+    yield
+  finally:
+    _STATE.frames.append(frame)
 
 
 def get_layer(scope, make):
@@ -217,3 +229,16 @@ def current_step():
 def current_seed():
   """The seed given to `train_step_context`, or None."""
   return _STATE.seed
+
+
+# Quantisation.
+
+
+def quantization_scope(settings):
+  """Makes `settings` what `current_quantization` returns; a context manager."""
+  return _set('quantization', settings)
+
+
+def current_quantization():
+  """The settings of the open `quantization_scope`, or None."""
+  return _STATE.quantization

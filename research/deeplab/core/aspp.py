@@ -7,7 +7,6 @@ section 3.3 and figure 5 (arXiv:1706.05587).
 import keras
 
 from deeplab import slim
-from deeplab.common import InputError
 from deeplab.core import utils
 
 IMAGE_POOLING_SCOPE = 'image_pooling'
@@ -18,24 +17,30 @@ _BATCH_NORM_DECAY = 0.9997
 _BATCH_NORM_EPSILON = 1e-5
 
 
-def head_arg_scope(options, weight_decay, is_training):
-  """Opens slim's defaults for ASPP and decoder; use in a `with` statement.
+def head_arg_scope(
+  weight_decay,
+  is_training,
+  batch_norm_decay=None,
+  use_bounded_activation=False,
+):
+  """Opens slim's defaults for the head; use in a `with` statement.
 
   Args:
-    options: ModelOptions.
     weight_decay: of the convolution kernels.
     is_training: whether batch norm uses batch statistics.
+    batch_norm_decay: of the moving statistics, None for the official value.
+    use_bounded_activation: ReLU6 in place of ReLU.
 
   Returns:
     A context manager.
   """
-  bounded = options.use_bounded_activation
+  relu = keras.ops.relu6 if use_bounded_activation else keras.ops.relu
   return slim.nested_arg_scope(
     (
       [slim.conv2d, slim.separable_conv2d],
       {
         'weights_regularizer': slim.l2_regularizer(weight_decay),
-        'activation_fn': keras.ops.relu6 if bounded else keras.ops.relu,
+        'activation_fn': relu,
         'normalizer_fn': slim.batch_norm,
       },
     ),
@@ -44,8 +49,8 @@ def head_arg_scope(options, weight_decay, is_training):
       {
         'is_training': is_training,
         'decay': _BATCH_NORM_DECAY
-        if options.batch_norm_decay is None
-        else options.batch_norm_decay,
+        if batch_norm_decay is None
+        else batch_norm_decay,
         'epsilon': _BATCH_NORM_EPSILON,
         'scale': True,
       },
@@ -53,7 +58,7 @@ def head_arg_scope(options, weight_decay, is_training):
   )
 
 
-def aspp(features, options, weight_decay, is_training):
+def aspp(features, options, weight_decay, is_training, fine_tune_batch_norm):
   """Applies ASPP to the features of the backbone.
 
   Args:
@@ -61,11 +66,22 @@ def aspp(features, options, weight_decay, is_training):
     options: ModelOptions.
     weight_decay: of the convolution kernels.
     is_training: whether there is dropout after the projection.
+    fine_tune_batch_norm: whether batch norm uses batch statistics in training.
 
   Returns:
     [batch, height, width, aspp_convs_filters], or the concatenated branches
     if `aspp_with_concat_projection` is false.
   """
+  with head_arg_scope(
+    weight_decay,
+    is_training and fine_tune_batch_norm,
+    options.batch_norm_decay,
+    options.use_bounded_activation,
+  ):
+    return _aspp(features, options, weight_decay, is_training)
+
+
+def _aspp(features, options, weight_decay, is_training):
   depth = options.aspp_convs_filters
   gated = options.aspp_with_squeeze_and_excitation
   branches = []
@@ -95,7 +111,7 @@ def aspp(features, options, weight_decay, is_training):
       scope=f'{CONCAT_PROJECTION_SCOPE}_dropout',
     )
   if options.add_image_level_feature and gated:
-    net = net * image_feature
+    net = slim.quantize(net * image_feature, 'mul/activation_Mul_quant')
   return net
 
 
@@ -105,13 +121,13 @@ def _image_level_feature(features, options):
   if options.crop_size:
     pooling_crop = options.image_pooling_crop_size or options.crop_size
     window = utils.scale_size(pooling_crop, scale)
-    sides = features.shape[1:3]
-    if any(w > side for w, side in zip(window, sides, strict=True)):
-      raise InputError(
-        f'image_pooling_crop_size={list(pooling_crop)} is larger than the '
-        f'images, crop_size={list(options.crop_size)}.'
-      )
-    net = slim.avg_pool2d(features, window, options.image_pooling_stride)
+    net = utils.average_pool_crop(
+      features,
+      window,
+      options.image_pooling_stride,
+      pooling_crop,
+      options.crop_size,
+    )
     size = utils.scale_size(options.crop_size, scale)
   else:
     net = keras.ops.mean(features, axis=(1, 2), keepdims=True)

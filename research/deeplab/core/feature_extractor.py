@@ -11,21 +11,23 @@ import tensorflow as tf
 
 from deeplab import slim
 from deeplab.common import InputError
-from deeplab.core import resnet_v1_beta, xception
+from deeplab.core import nas_network, resnet_v1_beta, xception
 from deeplab.slim.nets import resnet_utils
-from deeplab.slim.nets.mobilenet import mobilenet_v2
+from deeplab.slim.nets.mobilenet import mobilenet_v2, mobilenet_v3
 
 # Mean of the ImageNet training images, red, green, blue.
 _MEAN_RGB = (123.15, 115.90, 103.06)
 
 
 def _subtract_mean(images):
-  return slim.function(lambda x: x - tf.constant(_MEAN_RGB), images)
+  images = slim.function(lambda x: x - tf.constant(_MEAN_RGB), images)
+  return slim.declare_range(images, -max(_MEAN_RGB), 255.0 - min(_MEAN_RGB))
 
 
 def _zero_mean_unit_range(images):
   """Maps 0..255 to -1..1."""
-  return (2.0 / 255.0) * images - 1.0
+  images = slim.declare_range((2.0 / 255.0) * images, 0.0, 2.0)
+  return slim.declare_range(images - 1.0, -1.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +59,10 @@ class Backbone:
       InputError: there is none.
     """
     if output_stride not in self.decoder_end_points:
+      strides = sorted(self.decoder_end_points) or 'none'
       raise InputError(
         f'{self.name_scope} has decoder features at the output strides '
-        f'{sorted(self.decoder_end_points)}. Received: '
-        f'decoder_output_stride={output_stride}.'
+        f'{strides}. Received: decoder_output_stride={output_stride}.'
       )
     name = self.decoder_end_points[output_stride]
     return f'{self.name_scope}/{name}' if self.end_points_have_scope else name
@@ -72,6 +74,7 @@ def _build_resnet(num_layers, is_beta):
       weight_decay=weight_decay,
       batch_norm_decay=decay,
       batch_norm_epsilon=1e-5,
+      use_weight_standardization=options.use_weight_standardization,
     ):
       return resnet_v1_beta.resnet_v1_beta(
         images,
@@ -103,12 +106,17 @@ def _build_xception(num_layers):
   return build
 
 
-def _build_mobilenet_v2(images, options, is_training, weight_decay, decay):
+def _refuse_multi_grid(options):
   if options.multi_grid:
     raise InputError(
-      'multi_grid applies to ResNet and Xception, not to mobilenet_v2. '
+      'multi_grid applies to ResNet and Xception, not to '
+      f'{options.model_variant}. '
       f'Received: multi_grid={list(options.multi_grid)}.'
     )
+
+
+def _build_mobilenet_v2(images, options, is_training, weight_decay, decay):
+  _refuse_multi_grid(options)
   # Unless told otherwise, channels are rounded to multiples of 8 only at
   # depth 1, as in the published checkpoints.
   full_depth = options.depth_multiplier == 1.0
@@ -125,6 +133,40 @@ def _build_mobilenet_v2(images, options, is_training, weight_decay, decay):
       final_endpoint='layer_18',
       output_stride=options.output_stride,
     )
+
+
+def _build_mobilenet_v3(spec, scope):
+  def build(images, options, is_training, weight_decay, decay):
+    _refuse_multi_grid(options)
+    # The original takes the option and rounds to multiples of 8 all the same.
+    if options.divisible_by not in (None, 8):
+      raise InputError(
+        f'the channels of {options.model_variant} are always rounded to '
+        'multiples of 8; leave divisible_by out. '
+        f'Received: divisible_by={options.divisible_by}.'
+      )
+    with mobilenet_v3.training_scope(
+      is_training=is_training,
+      weight_decay=weight_decay,
+      batch_norm_decay=decay,
+    ):
+      return mobilenet_v3.mobilenet_base(
+        images,
+        spec,
+        scope=scope,
+        depth_multiplier=options.depth_multiplier,
+        output_stride=options.output_stride,
+      )
+
+  return build
+
+
+def _build_nas(network):
+  def build(images, options, **kwargs):
+    _refuse_multi_grid(options)
+    return network(images, options, **kwargs)
+
+  return build
 
 
 def _resnet(num_layers, is_beta):
@@ -160,7 +202,35 @@ def _xception(num_layers):
   )
 
 
+def _mobilenet_v3(spec, name_scope='MobilenetV3', decoder_layers=()):
+  return Backbone(
+    build=_build_mobilenet_v3(spec, name_scope),
+    name_scope=name_scope,
+    decoder_end_points={
+      4 * 2**i: f'layer_{layer}/depthwise_output'
+      for i, layer in enumerate(decoder_layers)
+    },
+    batch_norm_decay=0.997,
+    end_points_have_scope=False,
+  )
+
+
+def _nas(network, name_scope, decoder_end_points):
+  return Backbone(
+    build=_build_nas(network),
+    name_scope=name_scope,
+    decoder_end_points={
+      4 * 2**i: name for i, name in enumerate(decoder_end_points)
+    },
+    batch_norm_decay=0.9997,
+    end_points_have_scope=False,
+  )
+
+
 BACKBONES = {
+  'mobilenet_edgetpu': _mobilenet_v3(
+    mobilenet_v3.V3_EDGETPU, 'MobilenetEdgeTPU'
+  ),
   'mobilenet_v2': Backbone(
     build=_build_mobilenet_v2,
     name_scope='MobilenetV2',
@@ -171,6 +241,18 @@ BACKBONES = {
     },
     batch_norm_decay=0.997,
     end_points_have_scope=False,
+  ),
+  'mobilenet_v3_large_seg': _mobilenet_v3(
+    mobilenet_v3.V3_LARGE_SEG, decoder_layers=(4, 7, 13)
+  ),
+  'mobilenet_v3_small_seg': _mobilenet_v3(
+    mobilenet_v3.V3_SMALL_SEG, decoder_layers=(2, 4, 9)
+  ),
+  'nas_hnasnet': _nas(
+    nas_network.hnasnet, 'hnasnet', ('Cell_2', 'Cell_5', 'Cell_7')
+  ),
+  'nas_pnasnet': _nas(
+    nas_network.pnasnet, 'pnasnet', ('Stem', 'Cell_3', 'Cell_7')
   ),
   'resnet_v1_18': _resnet(18, is_beta=False),
   'resnet_v1_18_beta': _resnet(18, is_beta=True),
@@ -218,6 +300,7 @@ def extract_features(
   weight_decay=0.0001,
   is_training=False,
   fine_tune_batch_norm=False,
+  nas_training_hyper_parameters=None,
 ):
   """Runs the backbone of `options.model_variant`.
 
@@ -227,6 +310,10 @@ def extract_features(
     weight_decay: of the convolution kernels.
     is_training: whether the network is built for training.
     fine_tune_batch_norm: whether batch norm then uses batch statistics.
+    nas_training_hyper_parameters: of the nas_ variants, for drop path:
+      {'drop_path_keep_prob': the share of paths that the last cell keeps at
+      the end, 'total_training_steps': when that is}; None keeps all. As in the
+      original, paths only drop where batch norm uses batch statistics.
 
   Returns:
     Features [batch, height / output_stride, width / output_stride, channels]
@@ -237,6 +324,15 @@ def extract_features(
   """
   backbone = get_backbone(options.model_variant)
   scale = _subtract_mean if backbone.subtracts_mean else _zero_mean_unit_range
+  more = {}
+  if nas_training_hyper_parameters is not None:
+    if not options.model_variant.startswith('nas_'):
+      raise InputError(
+        'nas_training_hyper_parameters has no effect on '
+        f'{options.model_variant}; leave it out. '
+        f'Received: {dict(nas_training_hyper_parameters)}.'
+      )
+    more = {'nas_training_hyper_parameters': nas_training_hyper_parameters}
   return backbone.build(
     scale(images),
     options,
@@ -245,4 +341,5 @@ def extract_features(
     decay=backbone.batch_norm_decay
     if options.batch_norm_decay is None
     else options.batch_norm_decay,
+    **more,
   )

@@ -50,7 +50,7 @@ def bottleneck(
     residual = slim.conv2d(
       residual, depth, 1, activation_fn=None, scope='conv3'
     )
-    output = keras.ops.relu(shortcut + residual)
+    output = slim.quantize(keras.ops.relu(shortcut + residual), 'act_quant')
     return slim.collect_named_output(name, output)
 
 
@@ -79,7 +79,7 @@ def lite_bottleneck(inputs, depth, stride, unit_rate=1, rate=1, scope=None):
       residual = resnet_utils.conv2d_same(
         residual, depth, 3, stride, rate=rate, scope='conv2'
       )
-    output = keras.ops.relu(shortcut + residual)
+    output = slim.quantize(keras.ops.relu(shortcut + residual), 'act_quant')
     return slim.collect_named_output(name, output)
 
 

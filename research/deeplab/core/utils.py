@@ -4,6 +4,11 @@ import keras
 import tensorflow as tf
 
 from deeplab import slim
+from deeplab.common import InputError
+from deeplab.slim.nets.mobilenet import conv_blocks
+
+# The piecewise linear sigmoid, under its name in the official code.
+q_sigmoid = conv_blocks.hard_sigmoid
 
 
 def scale_dimension(dim, scale):
@@ -45,6 +50,31 @@ def spatial_size(images):
   if None not in size:
     return tuple(size)
   return slim.function(lambda x: tf.shape(x)[1:3], images)
+
+
+def average_pool_crop(features, window, stride, pooling_crop_size, crop_size):
+  """Means over windows of the size of a crop, or of a part of one.
+
+  Args:
+    features: [batch, height, width, channels].
+    window: [height, width] of the windows, in features.
+    stride: integer or pair.
+    pooling_crop_size: size in pixels that the windows come from.
+    crop_size: [height, width] of the images.
+
+  Returns:
+    [batch, height', width', channels], of the windows that fit (VALID).
+
+  Raises:
+    InputError: none fits.
+  """
+  sides = features.shape[1:3]
+  if any(w > side for w, side in zip(window, sides, strict=True)):
+    raise InputError(
+      f'image_pooling_crop_size={list(pooling_crop_size)} is larger than the '
+      f'images, crop_size={list(crop_size)}.'
+    )
+  return slim.avg_pool2d(features, window, stride)
 
 
 def resize_bilinear(images, size):
@@ -89,11 +119,6 @@ def _resize_nearest(labels, size):
     images=labels[..., tf.newaxis], size=size, align_corners=True
   )
   return resized[..., 0]
-
-
-def q_sigmoid(inputs):
-  """Piecewise linear sigmoid, relu6(x + 3) / 6 with TensorFlow's constant."""
-  return slim.function(lambda x: tf.nn.relu6(x + 3.0) * 0.16667, inputs)
 
 
 def split_separable_conv2d(

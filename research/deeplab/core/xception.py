@@ -129,7 +129,9 @@ def xception_module(
         activation_fn=None,
         scope='shortcut',
       )
-    outputs = bound(residual) + bound(shortcut)
+    outputs = slim.quantize(
+      bound(residual) + bound(shortcut), 'add/activation_AddV2_quant'
+    )
     if use_bounded_activation:
       outputs = keras.ops.relu6(outputs)
     return slim.collect_named_output(name, outputs)

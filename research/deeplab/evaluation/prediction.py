@@ -29,7 +29,8 @@ def fixed_checkpoint(path):
   Returns:
     The prefix; None for a directory that a training run writes to (or will).
     A directory with a checkpoint but no `checkpoint` state file that names
-    one is a downloaded or moved one: nobody trains there.
+    one is a downloaded or moved one: nobody trains there. Nor where there is
+    only a frozen graph.
 
   Raises:
     InputError: there is nothing at `path`.
@@ -39,7 +40,7 @@ def fixed_checkpoint(path):
   # A state file that names what is not there came with a moved folder.
   if checkpoints.named_by_state(path):
     return None
-  return checkpoints.latest(path)
+  return checkpoints.latest(path) or checkpoints.single_file(path)
 
 
 def checkpoint_paths(path, limit=0, interval_secs=300, timeout_secs=None):

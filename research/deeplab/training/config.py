@@ -22,6 +22,7 @@ _RANGES = {
   'keep_checkpoint_max': common.NOT_NEGATIVE,
   'hard_example_mining_step': common.NOT_NEGATIVE,
   'top_k_percent_pixels': common.Range(0, 1, above=True),
+  'drop_path_keep_prob': common.Range(0, 1, above=True),
   'image_pyramid': common.POSITIVE,
   'momentum': common.SHARE,
   'adam_learning_rate': common.NOT_NEGATIVE,
@@ -75,6 +76,8 @@ class TrainConfig:
     upsample_logits: the loss is computed at the labels' size.
     hard_example_mining_step: length of the ramp of hard pixel mining.
     top_k_percent_pixels: share of the pixels, in 0..1, that count.
+    drop_path_keep_prob: of the nas_ variants: share of the paths that the last
+      cell keeps at the end of the training; 1 for all.
     tf_initial_checkpoint: checkpoint to start from, unless train_logdir has
       one already.
     initialize_last_layer: take the last layers from it too.
@@ -129,6 +132,7 @@ class TrainConfig:
   upsample_logits: bool = True
   hard_example_mining_step: int = 0
   top_k_percent_pixels: float = 1.0
+  drop_path_keep_prob: float = 1.0
 
   tf_initial_checkpoint: str | None = None
   initialize_last_layer: bool = True
@@ -156,8 +160,36 @@ class TrainConfig:
       raise InputError('training needs a crop_size (--train_crop_size).')
     if not self.train_logdir:
       raise InputError('train_logdir (--train_logdir) must name a folder.')
+    self._check_drop_path()
     # Its own checks, before anything is built.
     self.learning_rate()
+
+  def _check_drop_path(self):
+    """It is not asked for where it would be ignored."""
+    if self.drop_path_keep_prob == 1.0:
+      return
+    variant = self.model_options.model_variant
+    received = f'Received: drop_path_keep_prob={self.drop_path_keep_prob}.'
+    if not variant.startswith('nas_'):
+      raise InputError(
+        f'drop_path_keep_prob has no effect on model_variant={variant}; leave '
+        f'it out. {received}'
+      )
+    if not self.fine_tune_batch_norm:
+      raise InputError(
+        'drop_path_keep_prob has no effect with fine_tune_batch_norm=False: '
+        'the network then runs as in inference, as in the original. Leave one '
+        f'of the two out. {received}'
+      )
+
+  def nas_training_hyper_parameters(self):
+    """What drop path depends on, None where there is none."""
+    if self.drop_path_keep_prob == 1.0:
+      return None
+    return {
+      'drop_path_keep_prob': self.drop_path_keep_prob,
+      'total_training_steps': self.training_number_of_steps,
+    }
 
   def learning_rate(self) -> schedules.LearningRate:
     """The schedule."""

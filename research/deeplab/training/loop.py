@@ -281,6 +281,8 @@ class _Run:
     values = {
       name: variable.numpy() for name, variable in self._step.state().items()
     }
+    if self._config.model_options.quantize_delay_step > 0:
+      values[checkpoints.QUANTIZATION_STEP] = np.int64(number)
     for name, value in values.items():
       # The loss of a step says nothing of the update that follows it.
       if not np.isfinite(value).all():

@@ -57,6 +57,7 @@ class TrainStep:
         fine_tune_batch_norm=config.fine_tune_batch_norm,
         weight_decay=config.weight_decay,
         seed=config.seed,
+        nas_training_hyper_parameters=config.nas_training_hyper_parameters(),
       )
       named = checkpoints.named_variables(self.model)
       # The TensorFlow variables under the Keras ones: these have an update

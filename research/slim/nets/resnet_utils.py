@@ -121,6 +121,7 @@ def resnet_arg_scope(
   batch_norm_decay=0.997,
   batch_norm_epsilon=1e-5,
   batch_norm_scale=True,
+  use_weight_standardization=False,
 ):
   """Opens slim's defaults for ResNets; use in a `with` statement.
 
@@ -129,6 +130,7 @@ def resnet_arg_scope(
     batch_norm_decay: decay of the moving statistics.
     batch_norm_epsilon: added to the variance.
     batch_norm_scale: whether batch norm has a gamma.
+    use_weight_standardization: of all convolutions.
 
   Returns:
     A context manager.
@@ -140,6 +142,7 @@ def resnet_arg_scope(
         'weights_regularizer': slim.l2_regularizer(weight_decay),
         'weights_initializer': slim.variance_scaling_initializer(),
         'normalizer_fn': slim.batch_norm,
+        'use_weight_standardization': use_weight_standardization,
       },
     ),
     (

@@ -1,0 +1,125 @@
+"""Each variant trains, saves, evaluates and exports."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deeplab import checkpoints, common, export, inference
+from deeplab.core import feature_extractor
+from deeplab.datasets import build_shapes_data, data_generator, shapes_images
+from deeplab.evaluation import evaluator, prediction
+from deeplab.training import config, loop
+
+_CROP_SIZE = [97, 97]
+_STEPS = 10
+_CLASSES = len(shapes_images.CLASS_NAMES)
+
+# What a variant is published with, beside ASPP without atrous branches.
+_LITE = {
+  'output_stride': 32,
+  'image_pooling_stride': [4, 5],
+  'aspp_convs_filters': 128,
+  'aspp_with_concat_projection': False,
+  'aspp_with_squeeze_and_excitation': True,
+  'image_se_uses_qsigmoid': True,
+  'decoder_output_stride': [8],
+  'decoder_use_sum_merge': True,
+  'decoder_filters': _CLASSES,
+  'decoder_output_is_logits': True,
+}
+_FULL = {'atrous_rates': [6, 12, 18], 'decoder_output_stride': [4]}
+_HEADS = {
+  'mobilenet_v3_large_seg': _LITE,
+  'mobilenet_v3_small_seg': _LITE,
+  'nas_hnasnet': {**_FULL, 'output_stride': 8},
+  'nas_pnasnet': _FULL,
+  'xception_65': _FULL,
+  'resnet_v1_50_beta': {**_FULL, 'multi_grid': [1, 2, 4]},
+}
+
+
+@pytest.fixture(scope='module')
+def records(tmp_path_factory):
+  """Few and small images: one batch holds all of the training split."""
+  folder = tmp_path_factory.mktemp('shapes')
+  build_shapes_data.convert(
+    str(folder / 'shapes'),
+    num_train=4,
+    num_val=3,
+    options=shapes_images.Options(height=96, width=96),
+  )
+  return str(folder / 'shapes' / build_shapes_data.RECORDS)
+
+
+def _train(folder, records, options, **changes):
+  """Trains; returns the prefix and the losses of the steps."""
+  prefix = loop.train(
+    config.TrainConfig(
+      model_options=options,
+      train_logdir=str(folder),
+      dataset_dir=records,
+      train_batch_size=4,
+      training_number_of_steps=_STEPS,
+      base_learning_rate=0.01,
+      learning_power=0.0,
+      min_scale_factor=1.0,
+      max_scale_factor=1.0,
+      log_steps=1,
+      **changes,
+    )
+  )
+  lines = (folder / 'train_log.jsonl').read_text().splitlines()
+  return prefix, [json.loads(line)['total_loss'] for line in lines]
+
+
+def _make_dataset(records, variant):
+  return data_generator.Dataset(
+    None, 'val', records, 1, _CROP_SIZE, model_variant=variant
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('variant', feature_extractor.BACKBONES)
+def test_trains_evaluates_and_exports(variant, tmp_path, records):
+  options = common.ModelOptions(
+    outputs_to_num_classes={'semantic': _CLASSES},
+    crop_size=_CROP_SIZE,
+    model_variant=variant,
+    # Ten steps move the statistics far enough to be of use.
+    batch_norm_decay=0.8,
+    **{'output_stride': 16, **_HEADS.get(variant, {})},
+  )
+  prefix, losses = _train(tmp_path / 'train', records, options)
+  assert len(losses) == _STEPS
+  assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.1, losses
+  print(variant, np.round(losses,2))
+
+  job = prediction.Job(
+    checkpoint_dir=str(tmp_path / 'train'),
+    make_dataset=lambda variant: _make_dataset(records, variant),
+    make_options=lambda classes, checkpoint: options,
+    crop_size=_CROP_SIZE,
+    limit=1,
+  )
+  values = evaluator.run(job, str(tmp_path / 'eval'))
+  assert values['step'] == _STEPS
+
+  export.export(prefix, str(tmp_path / 'exported'), options)
+  saved = tf.saved_model.load(str(tmp_path / 'exported'))
+  run = saved.signatures['serving_default']
+  predict = inference.build_predictor(options)
+  checkpoints.restore(predict, prefix)
+  for batch in _make_dataset(records, variant).iterate():
+    outputs = run(ImageTensor=batch[common.ORIGINAL_IMAGE])
+    expected = predict(batch[common.IMAGE])
+    height, width = batch[common.ORIGINAL_IMAGE].shape[1:3]
+    labels = expected['semantic'].numpy()[:, :height, :width]
+    np.testing.assert_array_equal(outputs['SemanticPredictions'], labels)
+    # Labels alone say little: after ten steps most are background.
+    probabilities = expected['semantic_prob'].numpy()[:, :height, :width]
+    assert probabilities.std(axis=(1, 2)).max() > 1e-3
+    np.testing.assert_allclose(
+      outputs['SemanticProbabilities'], probabilities, atol=1e-5
+    )
