@@ -1,5 +1,6 @@
 """Which network a checkpoint is of, and what restoring says about it."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -56,6 +57,7 @@ def _shapes(fields):
     },
     {'decoder_output_stride': [4], 'decoder_use_sum_merge': True},
     {'model_variant': 'resnet_v1_50'},
+    {'depth_multiplier': 0.5, 'quantize_delay_step': 0},
     {'model_variant': 'xception_41', 'atrous_rates': [6, 12, 18]},
     {
       'model_variant': 'mobilenet_v2',
@@ -88,6 +90,13 @@ def test_several_outputs():
   outputs = {'semantic': 7, 'depth_1': 3}
   fields = diagnosis.infer_options(_shapes({'outputs_to_num_classes': outputs}))
   assert fields['outputs_to_num_classes'] == outputs
+
+
+def test_leaves_nothing_to_initialise():
+  """What is only compared must take neither time nor memory later on."""
+  state = keras.src.backend.common.global_state
+  _shapes({'outputs_to_num_classes': {'semantic': 7}})
+  assert not state.get_global_attribute('uninitialized_variables')
 
 
 def test_a_backbone_alone():

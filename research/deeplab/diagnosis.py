@@ -4,6 +4,7 @@ For checkpoints whose flags are lost, and for error messages that say which
 flags would have fitted.
 """
 
+import concurrent.futures
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
@@ -169,16 +170,30 @@ def backbone_shapes(options):
 
 
 def _shapes(build):
-  """Shapes without the time and memory of initial values."""
-  with keras.StatelessScope(initialize_variables=False):
-    built = build()
-  network, other = built if isinstance(built, tuple) else (built, None)
-  shapes = {
-    slim.official_name(variable): tuple(variable.shape)
-    for layer in network.layers
-    for variable in layer.variables
-  }
-  return shapes, other
+  """Shapes without the time and memory of initial values.
+
+  Args:
+    build: returns a keras.Model, or a keras.Model and something else.
+
+  Returns:
+    {official name: shape} and the something else (None).
+  """
+
+  def run():
+    with keras.StatelessScope(initialize_variables=False):
+      built = build()
+    network, other = built if isinstance(built, tuple) else (built, None)
+    return {
+      slim.official_name(variable): tuple(variable.shape)
+      for layer in network.layers
+      for variable in layer.variables
+    }, other
+
+  # Keras keeps a list, one for each thread, of variables without a value, and
+  # would fill these in when the next layer is called. A thread of its own takes
+  # its list away with it.
+  with concurrent.futures.ThreadPoolExecutor(1) as thread:
+    return thread.submit(run).result()
 
 
 # From variables to options.
@@ -206,6 +221,8 @@ def diagnose(stored):
     )
   fields, guessed = head_diagnosis.head_fields(stored, trial.skips)
   fields = {**trial.fields, **fields}
+  if fields.get('outputs_to_num_classes') and _is_quantized(stored):
+    fields['quantize_delay_step'] = 0
   if 'atrous_rates' in fields and 'output_stride' in fields:
     scale = 16 // fields['output_stride'] or 1
     fields['atrous_rates'] = [rate * scale for rate in fields['atrous_rates']]
@@ -222,6 +239,10 @@ def diagnose(stored):
     total=len(shapes),
     guessed=guessed,
   )
+
+
+def _is_quantized(stored):
+  return any(name.endswith('_quant/min') for name in stored)
 
 
 def infer_options(stored):
@@ -302,7 +323,10 @@ def _builds(fields):
   The channels of the nas_* networks depend on it: one for each there.
   """
   by_stride = fields['model_variant'].startswith('nas_')
-  for stride in _STRIDES:
+  strides = _STRIDES
+  if 'output_stride' in fields:
+    strides = (fields['output_stride'],)
+  for stride in strides:
     own = {**fields, 'output_stride': stride} if by_stride else fields
     try:
       options = common.ModelOptions(
@@ -370,7 +394,7 @@ def _best(variants, stored):
       continue
     for base in plain:
       for more in _widths(variant, base.shapes, stored):
-        trials += _trials({'model_variant': variant, **more}, stored)
+        trials += _trials({**base.fields, **more}, stored)
         if trials[-1].is_complete():
           break
   return max(trials, key=_Trial.rank, default=None)

@@ -346,11 +346,13 @@ def _cell(stored):
 
 
 def _quantization(given, stored, checkpoint):
-  """{field: step} where the checkpoint alone says that it is quantised."""
-  is_quantized = checkpoints.is_quantized(checkpoint)
+  """{field: step} where only the checkpoint's variables say it."""
+  if stored is not None:
+    is_quantized = stored.is_quantized
+  else:
+    is_quantized = checkpoints.is_quantized(checkpoint)
   if not is_given('quantize_delay_step'):
-    known = stored is not None and stored.is_quantized
-    return {'quantize_delay_step': 0} if is_quantized and not known else {}
+    return {'quantize_delay_step': 0} if is_quantized and not stored else {}
   if given['quantize_delay_step'] >= 0 and not is_quantized:
     raise InputError(
       f'--quantize_delay_step={FLAGS.quantize_delay_step}: the checkpoint '

@@ -96,5 +96,6 @@ class Entry:
         common.OUTPUT_TYPE: self.info.num_classes if self.info else 1
       },
       crop_size=list(self.crop_size),
+      quantize_delay_step=0 if self.quantized else -1,
       **self.fields,
     )

@@ -25,6 +25,14 @@ _HEADS = {
 }
 
 
+def _fields(entry):
+  """ModelOptions fields other than their defaults."""
+  return {
+    **entry.fields,
+    **({'quantize_delay_step': 0} if entry.quantized else {}),
+  }
+
+
 # Commands.
 
 
@@ -80,8 +88,6 @@ def evaluation_command(entry, evaluation, folder=_FOLDER):
     words.append(f'--eval_scales={_scales(evaluation)}')
   if evaluation.flips:
     words.append('--add_flipped_images')
-  if entry.quantized:
-    words.append('--quantize_delay_step=0')
   return words
 
 
@@ -101,7 +107,7 @@ def training_command(entry, folder=_FOLDER):
     '--dataset_dir=tfrecord',
     f'--tf_initial_checkpoint={folder}/{entry.name}',
     '--train_crop_size=513,513',
-    *diagnosis.flags(entry.fields).split(),
+    *diagnosis.flags(_fields(entry)).split(),
     *head.split(),
   ]
 
@@ -201,7 +207,7 @@ def describe(entry):
     f'  archive       {entry.url}',
     f'  backbone      {entry.variant}',
     f'  trained on    {", ".join(entry.pretraining)}',
-    f'  model flags   {diagnosis.flags(entry.fields)}',
+    f'  model flags   {diagnosis.flags(_fields(entry))}',
   ]
   if entry.size_mb:
     lines.append(f'  size          {entry.size_mb:g} MB')
@@ -340,7 +346,7 @@ def _section(entry):
     '',
     f'[{entry.archive}]({entry.url}). Trained on '
     f'{", ".join(entry.pretraining)}. Model flags: '
-    f'`{diagnosis.flags(entry.fields)}`.',
+    f'`{diagnosis.flags(_fields(entry))}`.',
     '',
     f'```\n{commands}\n```',
   ]
