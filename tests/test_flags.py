@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from absl import flags as absl_flags
 
@@ -268,6 +269,22 @@ def test_rates_that_do_not_divide(parse, trained):
   parse('--output_stride=64')
   with pytest.raises(InputError, match='give --atrous_rates'):
     model_flags.model_options(5, [65, 65], trained)
+
+
+def test_the_output_stride_of_pnasnet_is_in_its_weights(parse, tmp_path):
+  options = common.ModelOptions(
+    {'semantic': 5},
+    crop_size=[65, 65],
+    output_stride=16,
+    model_variant='nas_pnasnet',
+  )
+  checkpoints.save(str(tmp_path), 1, {'pnasnet/conv0/weights': np.zeros(1)})
+  checkpoints.save_options(str(tmp_path), options)
+  parse('--output_stride=16')
+  model_flags.model_options(5, [65, 65], str(tmp_path))
+  parse('--output_stride=8')
+  with pytest.raises(InputError, match='output_stride contradicts'):
+    model_flags.model_options(5, [65, 65], str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -381,7 +381,10 @@ def _check_stored(stored, given, checkpoint):
   """No given value contradicts what the stored weights depend on."""
   for name, value in given.items():
     old = getattr(stored, name)
-    if _shape_of_weights(name, value) != _shape_of_weights(name, old):
+    variant = stored.model_variant
+    if _shape_of_weights(variant, name, value) != _shape_of_weights(
+      variant, name, old
+    ):
       raise InputError(
         f'--{_flag_of(name)} contradicts the checkpoint {checkpoint}: its '
         f'{common.MODEL_OPTIONS_FILE} has {name}={_plain(old)}, received '
@@ -390,8 +393,10 @@ def _check_stored(stored, given, checkpoint):
       )
 
 
-def _shape_of_weights(field, value):
+def _shape_of_weights(model_variant, field, value):
   """What of a field's value the weights depend on."""
+  if field == 'output_stride' and model_variant == 'nas_pnasnet':
+    return value  # Its cells have more filters after each stride.
   if field in _FREE_FIELDS:
     return None
   if field == 'atrous_rates':
