@@ -1,5 +1,6 @@
-"""What the tests share: where the data are."""
+"""What the tests share: where the data are, and flags."""
 
+import functools
 import os
 import pathlib
 import sys
@@ -43,3 +44,29 @@ def real_data():
 def published_checkpoint():
   """Finds a published checkpoint by its folder's name."""
   return lambda path: _beside('checkpoints', path)
+
+
+@pytest.fixture
+def parse_flags(monkeypatch):
+  """Parses arguments as a script with the flags of the model alone does."""
+  # Not every test needs TensorFlow, which takes seconds to import.
+  from absl import flags as absl_flags
+
+  from deeplab import flags, model_flags
+
+  def parse(*arguments):
+    values = absl_flags.FlagValues()
+    for module in (flags, model_flags):
+      monkeypatch.setattr(module, 'FLAGS', values)
+    with monkeypatch.context() as patch:
+      for name in dir(absl_flags):
+        if name.startswith('DEFINE_'):
+          define = functools.partial(
+            getattr(absl_flags, name), flag_values=values
+          )
+          patch.setattr(absl_flags, name, define)
+      model_flags.define_model_flags()
+    values(['script', *arguments])
+    return values
+
+  return parse

@@ -261,3 +261,20 @@ def test_a_text_in_a_folder_that_cannot_be_made(tmp_path):
   path = str(tmp_path / 'file' / 'folder' / 'text.json')
   with pytest.raises(InputError, match='cannot be written'):
     checkpoints.write_text(path, 'x')
+
+
+@pytest.mark.parametrize('dtype', [np.int32, np.bytes_])
+def test_weights_of_another_kind_change_nothing(network, tmp_path, dtype):
+  values = {
+    name: variable.numpy()
+    for name, variable in checkpoints.named_variables(network).items()
+  }
+  last = list(values)[-1]
+  values[last] = values[last].astype(dtype)
+  prefix = checkpoints.save(str(tmp_path), 7, values)
+  fresh = checkpoints.named_variables(model.build_model(_options()))
+  before = [variable.numpy() for variable in fresh.values()]
+  with pytest.raises(InputError, match=f'{last} is of the type .* float32'):
+    checkpoints.restore(fresh, prefix)
+  for variable, value in zip(fresh.values(), before, strict=True):
+    np.testing.assert_array_equal(variable.numpy(), value)

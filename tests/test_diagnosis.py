@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from deeplab import checkpoints, common, diagnosis, head_diagnosis
+from deeplab import checkpoints, common, diagnosis
 from deeplab.common import InputError
+from deeplab.core import dense_prediction_cell
 
 _RESNET = {'model_variant': 'resnet_v1_18_beta'}
 _V3_HEAD = {
@@ -61,7 +62,9 @@ def _shapes(fields):
     {'model_variant': 'xception_41', 'atrous_rates': [6, 12, 18]},
     {
       'model_variant': 'mobilenet_v2',
-      'dense_prediction_cell_config': head_diagnosis.published_cell(),
+      'dense_prediction_cell_config': dense_prediction_cell.read_config(
+        dense_prediction_cell.PUBLISHED_CELL
+      ),
     },
     {'model_variant': 'mobilenet_v3_small_seg', **_V3_HEAD},
     {'model_variant': 'mobilenet_edgetpu', 'depth_multiplier': 0.75},

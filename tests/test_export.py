@@ -226,9 +226,16 @@ def test_bad_resizing(tmp_path):
 def test_other_files_are_never_replaced(tmp_path):
   options = _options(crop_size=[33, 33])
   checkpoint = _checkpoint(tmp_path, options)
-  with pytest.raises(InputError, match='not empty'):
+  with pytest.raises(InputError, match=r'more than an .*checkpoint'):
     export.export(checkpoint, str(tmp_path / 'train'), options)
   assert checkpoints.find(tmp_path / 'train') == checkpoint
+  folder = tmp_path / 'exported'
+  export.export(checkpoint, str(folder), options)
+  with pytest.raises(InputError, match='folder of --checkpoint_path'):
+    export.export(str(folder), str(folder), options)
+  (folder / 'notes.txt').touch()
+  with pytest.raises(InputError, match=r'more than an .*notes\.txt'):
+    export.export(checkpoint, str(folder), options)
 
 
 def test_a_second_export_replaces_the_first(tmp_path):

@@ -1,6 +1,5 @@
 """Flags: official names and defaults, list values, and what they mean."""
 
-import functools
 import json
 import os
 import subprocess
@@ -8,7 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 
 from deeplab import checkpoints, common, model_flags
 from deeplab import flags as deeplab_flags
@@ -74,40 +72,18 @@ def test_bad_lists(text):
     deeplab_flags._ListParser(float).parse(text)
 
 
-@pytest.fixture
-def parse(monkeypatch):
-  """Parses arguments with the model's flags alone."""
-
-  def parse(*arguments):
-    values = absl_flags.FlagValues()
-    for module in (deeplab_flags, model_flags):
-      monkeypatch.setattr(module, 'FLAGS', values)
-    with monkeypatch.context() as patch:
-      for name in dir(absl_flags):
-        if name.startswith('DEFINE_'):
-          define = functools.partial(
-            getattr(absl_flags, name), flag_values=values
-          )
-          patch.setattr(absl_flags, name, define)
-      model_flags.define_model_flags()
-    values(['script', *arguments])
-    return values
-
-  return parse
-
-
-def test_repeated_and_comma_separated(parse):
-  assert parse('--atrous_rates=6,12,18').atrous_rates == [6, 12, 18]
-  flags = parse('--atrous_rates=6', '--atrous_rates=12')
+def test_repeated_and_comma_separated(parse_flags):
+  assert parse_flags('--atrous_rates=6,12,18').atrous_rates == [6, 12, 18]
+  flags = parse_flags('--atrous_rates=6', '--atrous_rates=12')
   assert flags.atrous_rates == [6, 12]
-  assert parse().atrous_rates is None
-  assert parse().image_pooling_stride == [1, 1]
+  assert parse_flags().atrous_rates is None
+  assert parse_flags().image_pooling_stride == [1, 1]
 
 
-def test_from_scratch_the_stem_has_two_convolutions(parse):
-  parse('--model_variant=resnet_v1_50_beta')
+def test_from_scratch_the_stem_has_two_convolutions(parse_flags):
+  parse_flags('--model_variant=resnet_v1_50_beta')
   assert model_flags.model_options(21, [65, 65]).resnet_root_convs == 2
-  parse('--model_variant=resnet_v1_50_beta', '--resnet_root_convs=3')
+  parse_flags('--model_variant=resnet_v1_50_beta', '--resnet_root_convs=3')
   assert model_flags.model_options(21, [65, 65]).resnet_root_convs == 3
 
 
@@ -172,8 +148,8 @@ def trained(tmp_path):
   return str(tmp_path)
 
 
-def test_options_come_from_the_checkpoint(parse, trained):
-  parse()
+def test_options_come_from_the_checkpoint(parse_flags, trained):
+  parse_flags()
   options = model_flags.model_options(5, [513, 513], trained)
   assert options.model_variant == 'xception_41'
   assert options.output_stride == 16
@@ -182,15 +158,15 @@ def test_options_come_from_the_checkpoint(parse, trained):
 
 
 @pytest.mark.parametrize('stride, rates', [(8, [12, 24, 36]), (32, [3, 6, 9])])
-def test_rates_follow_the_output_stride(parse, trained, stride, rates):
-  parse(f'--output_stride={stride}')
+def test_rates_follow_the_output_stride(parse_flags, trained, stride, rates):
+  parse_flags(f'--output_stride={stride}')
   options = model_flags.model_options(5, [65, 65], trained)
   assert options.output_stride == stride
   assert options.atrous_rates == rates
 
 
-def test_given_rates_stay(parse, trained):
-  parse('--output_stride=8', '--atrous_rates=6,12,18')
+def test_given_rates_stay(parse_flags, trained):
+  parse_flags('--output_stride=8', '--atrous_rates=6,12,18')
   options = model_flags.model_options(5, [65, 65], trained)
   assert options.atrous_rates == [6, 12, 18]
 
@@ -201,17 +177,30 @@ def test_given_rates_stay(parse, trained):
     ['--model_variant=xception_41', '--depth_multiplier=0.5'],
     ['--model_variant=resnet_v1_50', '--divisible_by=8'],
     ['--model_variant=resnet_v1_50', '--resnet_root_convs=3'],
+    ['--multi_grid=1,2,4'],
+    ['--model_variant=nas_hnasnet', '--multi_grid=1,2,4'],
+    ['--model_variant=mobilenet_v3_large_seg', '--divisible_by=4'],
+    ['--model_variant=nas_pnasnet', '--nas_remove_os32_stride'],
+    ['--nas_remove_os32_stride'],
     ['--image_se_uses_qsigmoid'],
+    ['--aspp_with_squeeze_and_excitation', '--noadd_image_level_feature'],
+    [_CELL, '--noaspp_with_batch_norm'],
+    ['--decoder_output_is_logits', '--logits_kernel_size=3'],
     ['--decoder_filters=64'],
     ['--decoder_use_sum_merge'],
     [_CELL, '--atrous_rates=6,12'],
     [_CELL, '--aspp_convs_filters=64'],
     [_CELL, '--add_image_level_feature'],
     [_CELL, '--image_pooling_crop_size=65,65'],
+    ['--noaspp_with_batch_norm', '--aspp_convs_filters=128'],
+    ['--noaspp_with_batch_norm', '--aspp_with_squeeze_and_excitation'],
+    ['--noaspp_with_batch_norm', '--image_pooling_crop_size=65,65'],
+    ['--noadd_image_level_feature', '--image_pooling_crop_size=65,65'],
+    ['--noadd_image_level_feature', '--image_pooling_stride=2,2'],
   ],
 )
-def test_flags_without_effect_are_refused(parse, arguments):
-  parse(*arguments)
+def test_flags_without_effect_are_refused(parse_flags, arguments):
+  parse_flags(*arguments)
   with pytest.raises(InputError, match='has no effect'):
     model_flags.model_options(5, [65, 65])
 
@@ -221,18 +210,19 @@ def test_flags_without_effect_are_refused(parse, arguments):
   [
     ['--nodecoder_use_sum_merge', '--noimage_se_uses_qsigmoid'],
     [_CELL, '--noadd_image_level_feature'],
+    ['--model_variant=mobilenet_v3_large_seg', '--divisible_by=8'],
   ],
 )
-def test_what_is_not_there_can_be_switched_off(parse, arguments):
-  parse(*arguments)
+def test_what_is_not_there_can_be_switched_off(parse_flags, arguments):
+  parse_flags(*arguments)
   model_flags.model_options(5, [65, 65])
 
 
-def test_the_pooling_crop_matters_to_a_cell_that_pools(parse, tmp_path):
+def test_the_pooling_crop_matters_to_a_cell_that_pools(parse_flags, tmp_path):
   operation = {'op': 'pyramid_pooling', 'grid_size': [1, 1], 'input': -1}
   path = tmp_path / 'cell.json'
   path.write_text(json.dumps([operation]))
-  parse(
+  parse_flags(
     f'--dense_prediction_cell_json={path}', '--image_pooling_crop_size=65,49'
   )
   options = model_flags.model_options(5, [65, 65])
@@ -240,38 +230,38 @@ def test_the_pooling_crop_matters_to_a_cell_that_pools(parse, tmp_path):
   assert options.image_pooling_crop_size == [65, 49]
 
 
-def test_a_bad_cell_names_the_flag(parse, tmp_path):
+def test_a_bad_cell_names_the_flag(parse_flags, tmp_path):
   path = tmp_path / 'cell.json'
   path.write_text('[{"op": "conv", "kernel": 3, "input": -1}]')
   for value, message in (('a', 'cannot be read'), (path, "item 0, key 'rate'")):
-    parse(f'--dense_prediction_cell_json={value}')
+    parse_flags(f'--dense_prediction_cell_json={value}')
     with pytest.raises(InputError, match=f'--.*_json={value}: .*{message}'):
       model_flags.model_options(5, [65, 65])
 
 
-def test_a_cell_comes_from_the_checkpoint(parse, tmp_path):
-  parse(_CELL)
+def test_a_cell_comes_from_the_checkpoint(parse_flags, tmp_path):
+  parse_flags(_CELL)
   options = model_flags.model_options(5, [65, 65])
   assert len(options.dense_prediction_cell_config) == 5
   checkpoints.save_options(str(tmp_path), options)
   for arguments in [], [_CELL], ['--output_stride=8']:
-    parse(*arguments)
+    parse_flags(*arguments)
     again = model_flags.model_options(5, [97, 97], str(tmp_path))
     assert again.dense_prediction_cell_config == (
       options.dense_prediction_cell_config
     )
-  parse('--dense_prediction_cell_json=')
+  parse_flags('--dense_prediction_cell_json=')
   with pytest.raises(InputError, match='--dense_prediction_cell_json contra'):
     model_flags.model_options(5, [65, 65], str(tmp_path))
 
 
-def test_rates_that_do_not_divide(parse, trained):
-  parse('--output_stride=64')
+def test_rates_that_do_not_divide(parse_flags, trained):
+  parse_flags('--output_stride=64')
   with pytest.raises(InputError, match='give --atrous_rates'):
     model_flags.model_options(5, [65, 65], trained)
 
 
-def test_the_output_stride_of_pnasnet_is_in_its_weights(parse, tmp_path):
+def test_the_output_stride_of_pnasnet_is_in_its_weights(parse_flags, tmp_path):
   options = common.ModelOptions(
     {'semantic': 5},
     crop_size=[65, 65],
@@ -280,9 +270,9 @@ def test_the_output_stride_of_pnasnet_is_in_its_weights(parse, tmp_path):
   )
   checkpoints.save(str(tmp_path), 1, {'pnasnet/conv0/weights': np.zeros(1)})
   checkpoints.save_options(str(tmp_path), options)
-  parse('--output_stride=16')
+  parse_flags('--output_stride=16')
   model_flags.model_options(5, [65, 65], str(tmp_path))
-  parse('--output_stride=8')
+  parse_flags('--output_stride=8')
   with pytest.raises(InputError, match='output_stride contradicts'):
     model_flags.model_options(5, [65, 65], str(tmp_path))
 
@@ -297,9 +287,9 @@ def test_the_output_stride_of_pnasnet_is_in_its_weights(parse, tmp_path):
   ],
 )
 def test_contradictions_name_both_values(
-  parse, trained, arguments, classes, named
+  parse_flags, trained, arguments, classes, named
 ):
-  parse(*arguments)
+  parse_flags(*arguments)
   with pytest.raises(InputError) as error:
     model_flags.model_options(classes, [65, 65], trained)
   for value in named:

@@ -12,7 +12,7 @@ import pytest
 
 from deeplab import checkpoints, common, inference, model_stats, stats
 from deeplab.common import InputError
-from deeplab.core import dense_prediction_cell
+from deeplab.zoo import table
 
 _SCALES = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
 _RATES = (6, 12, 18)
@@ -28,21 +28,6 @@ _RESNET = {
   'multi_grid': [1, 2, 4],
   **_PLAIN,
 }
-_MOBILENET_V3 = {
-  'output_stride': 32,
-  'image_pooling_crop_size': [769, 769],
-  'image_pooling_stride': [4, 5],
-  'aspp_convs_filters': 128,
-  'aspp_with_concat_projection': False,
-  'aspp_with_squeeze_and_excitation': True,
-  'image_se_uses_qsigmoid': True,
-  'decoder_output_stride': [8],
-  'decoder_use_sum_merge': True,
-  'decoder_filters': 19,
-  'decoder_output_is_logits': True,
-}
-_EDGETPU = {'model_variant': 'mobilenet_edgetpu', 'classes': 19}
-_SLIM = {'depth_multiplier': 0.75, 'aspp_convs_filters': 128, **_EDGETPU}
 
 
 def _options(
@@ -62,14 +47,24 @@ def _cityscapes(classes=19, **fields):
   return _options(classes=classes, crop_size=(1025, 2049), **fields)
 
 
+def _published(name, **changes):
+  """ModelOptions of a checkpoint of the zoo, here all of Cityscapes."""
+  return table.get(name).model_options().replace(**changes)
+
+
 def _xception_71(classes):
-  name = 'dense_prediction_cell_branch5_top1_cityscapes'
-  return _cityscapes(
-    classes,
-    model_variant='xception_71',
-    dense_prediction_cell_config=dense_prediction_cell.read_config(name),
-    **_DECODER,
+  return _published(
+    'xception71_dpc_cityscapes_trainfine',
+    outputs_to_num_classes={'semantic': classes},
   )
+
+
+def _edgetpu(output_stride, name='EdgeTPU-DeepLab'):
+  return _published(name, output_stride=output_stride, crop_size=[513, 513])
+
+
+def _edgetpu_slim(output_stride):
+  return _edgetpu(output_stride, 'EdgeTPU-DeepLab-slim')
 
 
 def _auto_deeplab(filters):
@@ -93,11 +88,8 @@ _FAST = [
   (_cityscapes(), 21.24, 2, 2.113),
   (_options(**_XCEPTION, **_DECODER), 54.05, 2, 41.055),
   (_options(32, **_RESNET), 52.25, 2, 58.164),
-  (
-    _cityscapes(model_variant='mobilenet_v3_small_seg', **_MOBILENET_V3),
-    *(1.96, 2, 0.469),
-  ),
-  (_options(32, **_SLIM), 3.40, 2, 1.942),
+  (_published('mobilenetv3_small_cityscapes_trainfine'), 1.96, 2, 0.469),
+  (_edgetpu_slim(32), 3.40, 2, 1.942),
 ]
 _SLOW = [
   (_options(8, **_XCEPTION, **_DECODER), 176.96, 2, 41.055),
@@ -114,13 +106,10 @@ _SLOW = [
   (_cityscapes(19, **_XCEPTION, **_DECODER), 418.45, 2, 41.055),
   (_xception_71(21), 501.90, 2, 41.609),
   (_xception_71(19), 501.83, 2, 41.609),
-  (
-    _cityscapes(model_variant='mobilenet_v3_large_seg', **_MOBILENET_V3),
-    *(7.58, 2, 1.507),
-  ),
-  (_options(32, **_EDGETPU), 5.49, 2, 3.603),
-  (_options(16, **_EDGETPU), 7.07, 2, 3.603),
-  (_options(16, **_SLIM), 4.22, 2, 1.942),
+  (_published('mobilenetv3_large_cityscapes_trainfine'), 7.58, 2, 1.507),
+  (_edgetpu(32), 5.49, 2, 3.603),
+  (_edgetpu(16), 7.07, 2, 3.603),
+  (_edgetpu_slim(16), 4.22, 2, 1.942),
   (_auto_deeplab(20), 327.9, 1, 10.147),
   (_auto_deeplab(32), 452.3, 1, 21.622),
   (_auto_deeplab(48), 682.1, 1, 44.425),

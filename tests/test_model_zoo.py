@@ -8,7 +8,6 @@ import io
 import json
 import os
 import pathlib
-import shutil
 import socket
 import subprocess
 import sys
@@ -106,8 +105,7 @@ def test_the_page_is_what_the_table_says(repository):
 def test_commands_have_flags_that_exist(repository):
   used = {}
   for entry in table.ENTRIES.values():
-    commands = [text.next_commands(entry)]
-    for command in commands[0].split('\n\n'):
+    for command in text.next_commands(entry).split('\n\n'):
       words = command.replace('\\\n', ' ').split()
       assert words[0] == 'python'
       names = {word.split('=')[0].lstrip('-') for word in words[2:]}
@@ -155,7 +153,7 @@ def published(testdata, tmp_path):
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
-  """Serves a folder; files called short_... are cut in the middle."""
+  """Serves a folder; cuts files in the middle, or hides their size."""
 
   def log_message(self, *unused):
     pass
@@ -445,8 +443,7 @@ def test_download_then_evaluate_without_model_flags(
   assert 'miou' in json.loads((tmp_path / 'eval' / 'miou_0.json').read_text())
 
 
-def test_errors_are_one_line_and_status_1(tmp_path):
+def test_errors_are_one_line_and_status_1():
   done = _run('-m', 'deeplab.model_zoo', 'show', 'nothing')
   assert done.returncode == 1 and 'Traceback' not in done.stderr
   assert "error: no published checkpoint is called 'nothing'" in done.stderr
-  shutil.rmtree(tmp_path)

@@ -56,6 +56,11 @@ def is_pointwise(operation):
   return operation[KERNEL] == 1 or operation[KERNEL] in ([1, 1], (1, 1))
 
 
+def pools(config):
+  """Whether an operation of a cell without faults pools."""
+  return PYRAMID_POOLING in [operation[OP] for operation in config]
+
+
 def _fault(operation, index):
   """What is wrong with one operation, or None."""
   if not isinstance(operation, Mapping):

@@ -248,7 +248,8 @@ def restore(model, path, exclude=(), allow_missing=False):
       f'{_scopes(stored)}; the model has {_scopes(variables)}. Is '
       f'--model_variant right? {diagnosis.describe(_shapes(stored))}'
     )
-  if missing and not allow_missing:
+  lost = [name for name in missing if name.startswith(backbone)]
+  if missing and (not allow_missing or frozen_graph.is_folded(prefix, lost)):
     raise InputError(
       f'{prefix}: the checkpoint lacks {len(missing)} of the '
       f"model's {len(wanted)} variables: {_abridge(missing)}. It holds "
@@ -259,6 +260,8 @@ def restore(model, path, exclude=(), allow_missing=False):
   _check_shapes(prefix, {name: wanted[name] for name in found}, stored)
   # Read everything before anything is assigned.
   values = {name: stored[name][1]() for name in found}
+  for name, value in values.items():
+    _check_kind(prefix, name, value, wanted[name])
   for name, value in values.items():
     wanted[name].assign(value)
   return RestoreReport(
@@ -271,6 +274,17 @@ def restore(model, path, exclude=(), allow_missing=False):
       if name not in variables and not diagnosis.is_slot(name)
     ),
   )
+
+
+def _check_kind(prefix, name, value, variable):
+  """Numbers with a fraction stay such, at whatever precision."""
+  found, wanted = tf.as_dtype(value.dtype), tf.as_dtype(variable.dtype)
+  if found.is_floating != wanted.is_floating:
+    raise InputError(
+      f'{prefix}: variable {name} is of the type {found.name} in the file and '
+      f'{wanted.name} in the model. The weights of an integer or rewritten '
+      'model cannot be restored; give the checkpoint it was made from.'
+    )
 
 
 def _shapes(stored):
@@ -474,4 +488,4 @@ def is_quantized(path):
   Args:
     path: directory, prefix or file of a checkpoint.
   """
-  return any(name.endswith('_quant/min') for name in read(find(path)))
+  return diagnosis.is_quantized(read(find(path)))

@@ -134,7 +134,8 @@ _RANGES = {
   'decoder_filters': COUNT,
   'label_weights': NOT_NEGATIVE,
   'batch_norm_decay': SHARE,
-  'quantize_delay_step': Range(-1, whole=True),
+  # Steps are 64-bit integers.
+  'quantize_delay_step': Range(-1, 2**63 - 1, whole=True),
 }
 
 
@@ -189,7 +190,7 @@ def _validate(options):
   check_ranges(vars(options), _RANGES)
   decoder = options.decoder_output_stride
   _check(
-    not decoder or sorted(set(decoder), reverse=True) == list(decoder),
+    not decoder or sorted(decoder, reverse=True) == list(decoder),
     f'decoder_output_stride must be in descending order. Received: {decoder}.',
   )
   _check(
@@ -219,12 +220,6 @@ def _check_nas(options):
   received = options.nas_architecture_options
   if received is None:
     return
-  _check(
-    options.model_variant.startswith('nas_'),
-    'nas_architecture_options has no effect on '
-    f'model_variant={options.model_variant!r}; leave it out. '
-    f'Received: {dict(received)}.',
-  )
   unknown = sorted(set(received) - set(NAS_ARCHITECTURE_DEFAULTS))
   _check(
     not unknown,
@@ -249,12 +244,7 @@ def _check_cell(options):
   fault = cell_config.find_fault(cell)
   _check(fault is None, f'dense_prediction_cell_config: {fault}')
   _check(
-    options.aspp_with_batch_norm,
-    'a dense prediction cell takes the place of ASPP, and '
-    'aspp_with_batch_norm=False builds neither; leave one of them out.',
-  )
-  _check(
-    options.output_stride <= 16,
+    options.output_stride <= 16 or not options.aspp_with_batch_norm,
     'a dense prediction cell needs an output_stride of at most 16, the one '
     f'that its rates are given for. Received: {options.output_stride}.',
   )
@@ -262,37 +252,22 @@ def _check_cell(options):
 
 def _check_head(options):
   """The options of the ASPP, the decoder and the logits fit together."""
-  if options.aspp_with_squeeze_and_excitation:
-    _check(
-      options.add_image_level_feature,
-      'aspp_with_squeeze_and_excitation needs add_image_level_feature: the '
-      'image-level feature is the gate.',
-    )
+  if options.has_aspp_gate:
     _check(
       options.aspp_with_concat_projection or not options.atrous_rates,
       'aspp_with_squeeze_and_excitation with several ASPP branches needs '
       'aspp_with_concat_projection: the gate has aspp_convs_filters channels. '
       f'Received: atrous_rates={options.atrous_rates}.',
     )
-  if options.aspp_with_batch_norm or not options.atrous_rates:
+  if options.decoder_output_is_logits:
+    _check_decoder_output(options)
+  elif options.aspp_with_batch_norm or not options.atrous_rates:
     _check(
       options.logits_kernel_size == 1,
       'logits_kernel_size must be 1 unless aspp_with_batch_norm is false and '
       'atrous_rates are given (the DeepLab v2 head). Received: '
       f'{options.logits_kernel_size}.',
     )
-  if options.decoder_output_is_logits:
-    _check(
-      bool(options.decoder_output_stride),
-      'decoder_output_is_logits needs decoder_output_stride.',
-    )
-    for output, classes in options.outputs_to_num_classes.items():
-      _check(
-        options.decoder_filters == classes,
-        'decoder_output_is_logits needs decoder_filters equal to the number '
-        f'of classes. Received: decoder_filters={options.decoder_filters}, '
-        f'{classes} classes of output {output!r}.',
-      )
   weights = options.label_weights
   if weights is not None:
     for output, classes in options.outputs_to_num_classes.items():
@@ -301,6 +276,19 @@ def _check_head(options):
         f'label_weights must hold one weight for each of the {classes} '
         f'classes of output {output!r}. Received: {len(weights)} weights.',
       )
+
+
+def _check_decoder_output(options):
+  """What is taken for logits has a channel for each class."""
+  if not options.decoder_output_stride:
+    return  # The features themselves: known when the network is built.
+  for output, classes in options.outputs_to_num_classes.items():
+    _check(
+      options.decoder_filters == classes,
+      'decoder_output_is_logits needs decoder_filters equal to the number of '
+      f'classes. Received: decoder_filters={options.decoder_filters}, '
+      f'{classes} classes of output {output!r}.',
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -342,7 +330,8 @@ class ModelOptions:
     aspp_convs_filters: channels of each ASPP branch.
     decoder_use_sum_merge: sum, instead of concatenation, in the decoder.
     decoder_filters: channels of the decoder.
-    decoder_output_is_logits: the decoder's output is the logits.
+    decoder_output_is_logits: the decoder's output is the logits; without a
+      decoder the features are.
     image_se_uses_qsigmoid: piecewise linear sigmoid in that gate.
     label_weights: weight of each class in the loss, None for 1.
     batch_norm_decay: decay of every batch norm's moving statistics; None
@@ -408,6 +397,16 @@ class ModelOptions:
   def is_quantized(self) -> bool:
     """Whether the network computes as if with eight bits."""
     return self.quantize_delay_step >= 0
+
+  @property
+  def has_aspp_gate(self) -> bool:
+    """Whether the image-level feature gates the output of ASPP."""
+    return (
+      self.aspp_with_squeeze_and_excitation
+      and self.add_image_level_feature
+      and self.aspp_with_batch_norm
+      and self.dense_prediction_cell_config is None
+    )
 
   def replace(self, **changes) -> 'ModelOptions':
     """A copy with some fields changed."""

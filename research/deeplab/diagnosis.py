@@ -6,6 +6,7 @@ flags would have fitted.
 
 import concurrent.futures
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ import keras
 
 from deeplab import common, head_diagnosis, model, slim
 from deeplab.common import InputError
-from deeplab.core import feature_extractor
+from deeplab.core import dense_prediction_cell, feature_extractor
 
 # What optimisers and moving averages add to a checkpoint; no part of a model.
 _SLOT = re.compile(
@@ -30,6 +31,11 @@ _STRIDES = (16, 8, 32)
 def is_slot(name):
   """Whether a variable belongs to the training, not to the network."""
   return bool(_SLOT.search(name))
+
+
+def is_quantized(names):
+  """Whether variables of these names are of quantisation-aware training."""
+  return any(name.endswith('_quant/min') for name in names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,8 +125,9 @@ def flags(fields):
     if name in ('model_variant', 'crop_size', 'outputs_to_num_classes'):
       continue
     if name == 'dense_prediction_cell_config':
-      is_published = list(value) == head_diagnosis.published_cell()
-      cell = head_diagnosis.PUBLISHED_CELL if is_published else '<file>'
+      cell = dense_prediction_cell.PUBLISHED_CELL
+      if list(value) != dense_prediction_cell.read_config(cell):
+        cell = '<file>'
       words.append(f'--dense_prediction_cell_json={cell}')
     elif name == 'nas_architecture_options':
       words += [f'--{key}={_text(item)}' for key, item in value.items()]
@@ -221,7 +228,7 @@ def diagnose(stored):
     )
   fields, guessed = head_diagnosis.head_fields(stored, trial.skips)
   fields = {**trial.fields, **fields}
-  if fields.get('outputs_to_num_classes') and _is_quantized(stored):
+  if fields.get('outputs_to_num_classes') and is_quantized(stored):
     fields['quantize_delay_step'] = 0
   if 'atrous_rates' in fields and 'output_stride' in fields:
     scale = 16 // fields['output_stride'] or 1
@@ -239,10 +246,6 @@ def diagnose(stored):
     total=len(shapes),
     guessed=guessed,
   )
-
-
-def _is_quantized(stored):
-  return any(name.endswith('_quant/min') for name in stored)
 
 
 def infer_options(stored):
@@ -340,6 +343,16 @@ def _builds(fields):
       return
 
 
+@functools.cache
+def _every_backbone():
+  """A _Trial of each variant without options; they take seconds to build."""
+  return [
+    trial
+    for variant in feature_extractor.BACKBONES
+    for trial in _builds({'model_variant': variant})
+  ]
+
+
 def _trials(fields, stored):
   """The same, compared with a checkpoint."""
   return [trial.match(stored) for trial in _builds(fields)]
@@ -356,11 +369,6 @@ def _closest_backbone(stored):
   if variants:
     return _best(variants, stored), None
   # Other names: compare what follows the first part, scope by scope.
-  trials = [
-    trial
-    for variant in feature_extractor.BACKBONES
-    for trial in _builds({'model_variant': variant})
-  ]
   found = []
   for scope in sorted({''} | scopes):
     if head_diagnosis.is_head_scope(scope):
@@ -370,7 +378,7 @@ def _closest_backbone(stored):
       for name, shape in stored.items()
       if not scope or name.startswith(f'{scope}/')
     }
-    for trial in trials:
+    for trial in _every_backbone():
       own = f'{_scope_of(trial.fields)}/'
       nested = any(name.startswith(own) for name in inner)
       match = trial.match(

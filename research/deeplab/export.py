@@ -38,6 +38,7 @@ _OUTPUT_NAMES = (
 
 FROZEN_GRAPH_FILE = 'frozen_inference_graph.pb'
 TFLITE_INT8_FILE = 'model_int8.tflite'
+TEXT_GRAPH_FILE = 'inference_graph.pbtxt'
 
 # Values of --export_format.
 SAVED_MODEL = 'saved_model'
@@ -50,6 +51,16 @@ _FORMAT_OF_SUFFIX = {'.pb': FROZEN_GRAPH, '.tflite': TFLITE_INT8}
 _FILE_OF_FORMAT = {
   FROZEN_GRAPH: FROZEN_GRAPH_FILE,
   TFLITE_INT8: TFLITE_INT8_FILE,
+}
+
+# What an export may hold.
+_EXPORTED = {
+  'saved_model.pb',
+  'fingerprint.pb',
+  'variables',
+  'assets',
+  TEXT_GRAPH_FILE,
+  *_FILE_OF_FORMAT.values(),
 }
 
 
@@ -162,7 +173,7 @@ def export(
     files[FROZEN_GRAPH_FILE] = freeze(serve, predictor).SerializeToString()
   if save_inference_graph:
     graph = serve.get_concrete_function().graph.as_graph_def()
-    files['inference_graph.pbtxt'] = str(graph)
+    files[TEXT_GRAPH_FILE] = str(graph)
   if TFLITE_INT8 in formats:
     files[TFLITE_INT8_FILE] = export_tflite.convert_int8(
       checkpoint_path,
@@ -174,7 +185,7 @@ def export(
     )
   try:
     if not _is_file(export_path):
-      with _replacing(export_path) as folder:
+      with _replacing(export_path, checkpoint_path) as folder:
         tf.io.gfile.makedirs(folder)
         if SAVED_MODEL in formats:
           _write_saved_model(folder, predictor, serve)
@@ -232,23 +243,27 @@ def _check_formats(formats, several, save_inference_graph, calibration_images):
     )
 
 
-def _check_replaceable(directory):
+def _check_replaceable(directory, checkpoint):
   """Only an earlier export may be replaced, nothing else of the user's."""
-  exported = {'saved_model.pb', *_FILE_OF_FORMAT.values()}
-  names = (
-    set(tf.io.gfile.listdir(directory)) if os.path.isdir(directory) else ()
-  )
-  if names and not exported & names:
+  names = tf.io.gfile.listdir(directory) if tf.io.gfile.isdir(directory) else []
+  foreign = sorted({name.rstrip('/') for name in names} - _EXPORTED)
+  if foreign:
     raise InputError(
-      f'--export_path={directory} is not empty and holds no SavedModel that '
-      'could be replaced. Give another folder.'
+      f'--export_path={directory} holds more than an earlier export, for '
+      f'example {foreign[0]}. Give another folder.'
+    )
+  source = os.path.dirname(checkpoints.find(checkpoint))
+  if names and os.path.realpath(source) == os.path.realpath(directory):
+    raise InputError(
+      f'--export_path={directory} is the folder of --checkpoint_path, which '
+      'would be replaced. Give another folder.'
     )
 
 
 @contextlib.contextmanager
-def _replacing(directory):
+def _replacing(directory, checkpoint):
   """A folder that becomes `directory` at the end, and is gone if that fails."""
-  _check_replaceable(directory)
+  _check_replaceable(directory, checkpoint)
   directory = directory.rstrip('/')
   temporary, old = f'{directory}.tmp', f'{directory}.old'
   try:

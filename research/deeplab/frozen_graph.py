@@ -108,6 +108,20 @@ def _getter(path, node):
   return get
 
 
+def is_folded(path, missing):
+  """Whether batch norm, and nothing else, is missing from a frozen graph.
+
+  Args:
+    path: the checkpoint.
+    missing: names of the absent variables.
+  """
+  return (
+    is_frozen_graph(path)
+    and bool(missing)
+    and all(name.endswith(_BATCH_NORM) for name in missing)
+  )
+
+
 def explain_missing(path, missing):
   """What may have happened to variables that a frozen graph lacks.
 
@@ -120,7 +134,7 @@ def explain_missing(path, missing):
   """
   if not is_frozen_graph(path):
     return ''
-  if all(name.endswith(_BATCH_NORM) for name in missing):
+  if is_folded(path, missing):
     return (
       ' Its batch norm has been folded into the weights, which cannot be '
       'undone: use the graph before that, or the checkpoint.'

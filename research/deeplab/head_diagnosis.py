@@ -7,9 +7,6 @@ import re
 from deeplab import common
 from deeplab.core import dense_prediction_cell
 
-# Name of the published dense prediction cell.
-PUBLISHED_CELL = 'dense_prediction_cell_branch5_top1_cityscapes'
-
 # First parts of the names of variables that no backbone has.
 _HEAD = re.compile(
   r'^(logits|image_pooling|aspp\d+(_depthwise|_pointwise)?|concat_projection'
@@ -20,11 +17,6 @@ _HEAD = re.compile(
 def is_head_scope(scope):
   """Whether variables whose names begin with this scope are the head's."""
   return bool(_HEAD.match(scope))
-
-
-def published_cell():
-  """The operations of the published dense prediction cell."""
-  return dense_prediction_cell.read_config(PUBLISHED_CELL)
 
 
 def head_fields(stored, skips):
@@ -132,7 +124,9 @@ def _cell(stored):
     if depthwise is None and f'{scope}/weights' not in stored:
       break
     kernels.append(1 if depthwise is None else depthwise[0])
-  published = published_cell()
+  published = dense_prediction_cell.read_config(
+    dense_prediction_cell.PUBLISHED_CELL
+  )
   if kernels == [operation['kernel'] for operation in published]:
     return published
   return [

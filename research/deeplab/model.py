@@ -226,6 +226,14 @@ def _get_logits(
       **build,
     )
   if model_options.decoder_output_is_logits:
+    for output, classes in model_options.outputs_to_num_classes.items():
+      if features.shape[-1] != classes:
+        raise InputError(
+          'decoder_output_is_logits without decoder_output_stride needs '
+          'features with a channel for each class; set aspp_convs_filters. '
+          f'Received: {features.shape[-1]} channels, {classes} classes of '
+          f'output {output!r}.'
+        )
     return {output: features for output in model_options.outputs_to_num_classes}
   return {
     output: get_branch_logits(

@@ -8,7 +8,7 @@ from absl import logging
 
 from deeplab import cell_config, checkpoints, common
 from deeplab.common import InputError
-from deeplab.core import dense_prediction_cell
+from deeplab.core import dense_prediction_cell, feature_extractor
 from deeplab.flags import FLAGS, define_list, is_given
 
 # Fields of ModelOptions that can change without other weights.
@@ -68,7 +68,6 @@ _MODEL_FLAGS = (
 
 # Flags of ASPP, which a dense prediction cell takes the place of.
 _ASPP_FLAGS = (
-  'atrous_rates',
   'add_image_level_feature',
   'image_pooling_stride',
   'aspp_with_separable_conv',
@@ -279,9 +278,12 @@ def _checked(options):
       'more; leave it out.'
     )
   variant = options.model_variant
+  backbone = feature_extractor.get_backbone(variant)
+  rounds_to_8 = 'mobilenet' in variant and options.divisible_by == 8
   for name, applies in (
+    ('multi_grid', backbone.takes_multi_grid),
     ('depth_multiplier', 'mobilenet' in variant),
-    ('divisible_by', 'mobilenet' in variant),
+    ('divisible_by', variant == 'mobilenet_v2' or rounds_to_8),
     ('resnet_root_convs', variant.endswith('_beta')),
     *((name, variant.startswith('nas_')) for name in _NAS_FLAGS),
   ):
@@ -290,6 +292,16 @@ def _checked(options):
         f'--{name}={FLAGS[name].value} has no effect on '
         f'--model_variant={variant}; leave it out.'
       )
+  if (
+    variant == 'nas_pnasnet'
+    and options.output_stride != 32
+    and is_given(_NAS_FREE)
+    and FLAGS[_NAS_FREE].value
+  ):
+    raise InputError(
+      f'--{_NAS_FREE} has no effect on nas_pnasnet with --output_stride='
+      f'{options.output_stride}: it has no stride of 32. Leave it out.'
+    )
   _check_head_flags(options)
   if (
     options.atrous_rates
@@ -309,17 +321,34 @@ def _check_head_flags(options):
   """Refuses flags of parts that the head does not have."""
   cell = options.dense_prediction_cell_config
   no_aspp = cell and 'a dense prediction cell, which takes the place of ASPP'
-  pools = cell_config.PYRAMID_POOLING in [
-    operation[cell_config.OP] for operation in cell or ()
-  ]
+  if not options.aspp_with_batch_norm:
+    no_aspp = 'no aspp_with_batch_norm, which leaves ASPP out'
+  no_pooling = (
+    not options.add_image_level_feature and 'no add_image_level_feature'
+  )
+  pools = cell and cell_config.pools(cell)
+  no_gate = not options.aspp_with_squeeze_and_excitation
   no_decoder = not options.decoder_output_stride and 'no decoder_output_stride'
   for name, reason in (
     *((name, no_aspp) for name in _ASPP_FLAGS),
-    ('image_pooling_crop_size', no_aspp and not pools and no_aspp),
+    # Without ASPP these are the rates of the logits convolutions.
+    ('atrous_rates', cell and no_aspp),
+    ('image_pooling_crop_size', not pools and (no_aspp or no_pooling)),
+    ('image_pooling_stride', no_pooling),
+    (
+      'dense_prediction_cell_json',
+      cell and not options.aspp_with_batch_norm and 'no aspp_with_batch_norm',
+    ),
+    ('aspp_with_squeeze_and_excitation', no_pooling),
     (
       'image_se_uses_qsigmoid',
-      not options.aspp_with_squeeze_and_excitation
-      and 'no aspp_with_squeeze_and_excitation',
+      no_gate and 'no aspp_with_squeeze_and_excitation',
+    ),
+    (
+      'logits_kernel_size',
+      options.decoder_output_is_logits
+      and options.logits_kernel_size != 1
+      and 'decoder_output_is_logits',
     ),
     ('decoder_use_separable_conv', no_decoder),
     ('decoder_use_sum_merge', no_decoder),

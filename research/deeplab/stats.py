@@ -151,12 +151,8 @@ def stats(
       'crop_size must be given: multiply-adds and memory depend on it. '
       'Received: crop_size=None. For example, --crop_size=513,513.'
     )
-  # Eight bits do not change what is counted.
   predictor = inference.build_predictor(
-    options.replace(quantize_delay_step=-1),
-    eval_scales,
-    add_flipped_images,
-    image_pyramid,
+    options, eval_scales, add_flipped_images, image_pyramid
   )
   nodes = _nodes_in_order(predictor)
   return ModelStats(
@@ -175,6 +171,7 @@ def stats(
 
 def _node_of(tensor):
   """The call of an operation that made a Keras tensor."""
+  # Keras has no public way from a tensor to what made it.
   history = tensor._keras_history
   return history.operation._inbound_nodes[history.node_index]
 

@@ -7,42 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import coco_files
 from deeplab.common import InputError
 from deeplab.evaluation import coco_format
 from deeplab.evaluation.eval_coco_format import eval_coco_format
-
-_CATEGORIES = [
-  {'id': 1, 'name': 'person', 'isthing': 1},
-  {'id': 2, 'name': 'sky', 'isthing': 0},
-  {'id': 3, 'name': 'bird', 'isthing': 1},
-]
-
-
-def _write(folder, name, images, **content):
-  """Writes one side of a data set.
-
-  Args:
-    folder: a pathlib.Path.
-    name: of the JSON file and of the folder of PNG files.
-    images: [(image id, segment ids [height, width], segments_info)].
-    **content: more keys of the JSON file.
-
-  Returns:
-    The JSON file.
-  """
-  annotations = []
-  (folder / name).mkdir(parents=True, exist_ok=True)
-  for image_id, ids, infos in images:
-    ids = np.asarray(ids)
-    colours = np.stack([ids % 256, ids // 256 % 256, ids // 256**2], -1)
-    file_name = f'{image_id}.png'
-    Image.fromarray(colours.astype(np.uint8)).save(folder / name / file_name)
-    annotations.append(
-      {'image_id': image_id, 'file_name': file_name, 'segments_info': infos}
-    )
-  path = folder / f'{name}.json'
-  path.write_text(json.dumps({'annotations': annotations, **content}))
-  return path
 
 
 def test_categories_and_instances(tmp_path):
@@ -55,7 +23,7 @@ def test_categories_and_instances(tmp_path):
     {'id': 16777215, 'category_id': 3, 'iscrowd': 1},
     {'id': 9, 'category_id': 5, 'iscrowd': 0},
   ]
-  path = _write(tmp_path, 'gt', [('a', ids, infos)])
+  path = coco_files.write(tmp_path, 'gt', [('a', ids, infos)])
   annotation = coco_format.parse_annotations(
     json.loads(path.read_text()), path, tmp_path / 'gt', {2, 3, 5}, True
   )['a']
@@ -76,11 +44,11 @@ def _tiny(folder, gt=None, pred=None, gt_json=None, pred_json=None):
     ('gt', gt, gt_json),
     ('pred', pred, pred_json),
   ):
-    path = _write(
+    path = coco_files.write(
       folder,
       name,
       [(17, plain if ids is None else ids, [dict(info)])],
-      categories=_CATEGORIES,
+      categories=coco_files.CATEGORIES,
     )
     content = json.loads(path.read_text())
     if change:
@@ -121,7 +89,7 @@ _FAULTS = {
     r"'categories' is empty",
   ),
   'category twice': (
-    {'gt_json': lambda c: c['categories'].append(_CATEGORIES[0])},
+    {'gt_json': lambda c: c['categories'].append(coco_files.CATEGORIES[0])},
     r'categories\[3\].* of one category only. Received: 1',
   ),
   'isthing': (
@@ -236,8 +204,10 @@ def test_png_faults(tmp_path):
 def test_too_many_instances(tmp_path):
   infos = [{'id': i, 'category_id': 1, 'iscrowd': 0} for i in (1, 2, 3)]
   images = [(4, [[1, 2, 3]], infos)]
-  gt = _write(tmp_path, 'gt', images, categories=_CATEGORIES)
-  pred = _write(tmp_path, 'pred', images)
+  gt = coco_files.write(
+    tmp_path, 'gt', images, categories=coco_files.CATEGORIES
+  )
+  pred = coco_files.write(tmp_path, 'pred', images)
   with pytest.raises(
     InputError, match=r'image 4 .*=2 instances of category 1: 3\. Give'
   ):

@@ -8,43 +8,10 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
 
+import coco_files
 from deeplab.evaluation import parsing_covering
 from deeplab.evaluation.eval_coco_format import eval_coco_format
-
-_CATEGORIES = [
-  {'id': 1, 'name': 'person', 'isthing': 1},
-  {'id': 2, 'name': 'sky', 'isthing': 0},
-  {'id': 3, 'name': 'bird', 'isthing': 1},
-]
-
-
-def _write(folder, name, images, **content):
-  """Writes one side of a data set.
-
-  Args:
-    folder: a pathlib.Path.
-    name: of the JSON file and of the folder of PNG files.
-    images: [(image id, segment ids [height, width], segments_info)].
-    **content: more keys of the JSON file.
-
-  Returns:
-    The JSON file.
-  """
-  annotations = []
-  (folder / name).mkdir(parents=True, exist_ok=True)
-  for image_id, ids, infos in images:
-    ids = np.asarray(ids)
-    colours = np.stack([ids % 256, ids // 256 % 256, ids // 256**2], -1)
-    file_name = f'{image_id}.png'
-    Image.fromarray(colours.astype(np.uint8)).save(folder / name / file_name)
-    annotations.append(
-      {'image_id': image_id, 'file_name': file_name, 'segments_info': infos}
-    )
-  path = folder / f'{name}.json'
-  path.write_text(json.dumps({'annotations': annotations, **content}))
-  return path
 
 
 def _segments_info(rng, ids, categories, crowds):
@@ -92,7 +59,9 @@ def _plain_pq(gt_images, pred_images, of_any_category=True):
   There, a prediction is excused by crowds of its own category only; in the
   original, and here, by those of any category.
   """
-  totals = {c['id']: [fractions.Fraction(0), 0, 0, 0] for c in _CATEGORIES}
+  totals = {
+    c['id']: [fractions.Fraction(0), 0, 0, 0] for c in coco_files.CATEGORIES
+  }
   for (_, gt_map, gt), (_, pred_map, pred) in zip(
     gt_images, pred_images, strict=True
   ):
@@ -135,8 +104,8 @@ def random_set(tmp_path):
   """JSON files of ground truth and predictions, and what they hold."""
   gt, pred = _random_images(0, 12)
   return (
-    _write(tmp_path, 'gt', gt, categories=_CATEGORIES),
-    _write(tmp_path, 'pred', pred),
+    coco_files.write(tmp_path, 'gt', gt, categories=coco_files.CATEGORIES),
+    coco_files.write(tmp_path, 'pred', pred),
     (gt, pred),
   )
 
@@ -151,9 +120,11 @@ def test_equals_coco_without_crowds(tmp_path, seed):
   for _, _, infos in gt:
     for info in infos:
       info['iscrowd'] = 0
-  gt_json = _write(tmp_path, 'gt', gt, categories=_CATEGORIES)
+  gt_json = coco_files.write(
+    tmp_path, 'gt', gt, categories=coco_files.CATEGORIES
+  )
   results = eval_coco_format(
-    gt_json, _write(tmp_path, 'pred', pred), num_categories=4
+    gt_json, coco_files.write(tmp_path, 'pred', pred), num_categories=4
   )
   plain = list(_plain_pq(gt, pred, of_any_category=False).values())
   assert results['All']['n'] == len(plain)
@@ -244,19 +215,24 @@ def test_output_json(random_set, tmp_path):
 
 def test_id_0_is_a_segment_if_the_json_says_so(tmp_path):
   info = {'id': 0, 'category_id': 1, 'iscrowd': 0}
-  gt = _write(
-    tmp_path, 'gt', [(1, [[5, 5]], [{**info, 'id': 5}])], categories=_CATEGORIES
+  gt = coco_files.write(
+    tmp_path,
+    'gt',
+    [(1, [[5, 5]], [{**info, 'id': 5}])],
+    categories=coco_files.CATEGORIES,
   )
-  pred = _write(tmp_path, 'pred', [(1, [[0, 0]], [info])])
+  pred = coco_files.write(tmp_path, 'pred', [(1, [[0, 0]], [info])])
   assert eval_coco_format(gt, pred, num_categories=4)['All']['pq'] == 1
 
 
 def test_crowds_of_predictions_count(tmp_path):
   """As in the original and in COCO's own evaluation."""
   images = [(1, [[5, 5]], [{'id': 5, 'category_id': 1, 'iscrowd': 0}])]
-  gt = _write(tmp_path, 'gt', images, categories=_CATEGORIES)
+  gt = coco_files.write(
+    tmp_path, 'gt', images, categories=coco_files.CATEGORIES
+  )
   images[0][2][0]['iscrowd'] = 1
-  pred = _write(tmp_path, 'pred', images)
+  pred = coco_files.write(tmp_path, 'pred', images)
   assert eval_coco_format(gt, pred, num_categories=4)['All']['pq'] == 1
 
 
@@ -298,8 +274,10 @@ def test_the_command_with_workers(random_set, tmp_path):
 
 def test_the_command_fails_without_a_traceback(tmp_path):
   images = [(17, [[0]], [])]
-  gt = _write(tmp_path, 'gt', images, categories=_CATEGORIES)
-  pred = _write(tmp_path, 'pred', images)
+  gt = coco_files.write(
+    tmp_path, 'gt', images, categories=coco_files.CATEGORIES
+  )
+  pred = coco_files.write(tmp_path, 'pred', images)
   (tmp_path / 'pred' / '17.png').unlink()
   done = _run(
     f'--gt_json_file={gt}',

@@ -238,12 +238,6 @@ def test_any_image_size(variant):
   )
 
 
-def test_options_without_meaning_are_refused():
-  for variant in _VARIANTS:
-    with pytest.raises(common.InputError, match=f'not to {variant}'):
-      _build_variant(variant, 16, multi_grid=[1, 2, 4])
-  for variant in _VARIANTS[1:]:
-    with pytest.raises(common.InputError, match='divisible_by=4'):
-      _build_variant(variant, 16, divisible_by=4)
+def test_edgetpu_has_no_decoder_features():
   with pytest.raises(common.InputError, match=r'none\. Received'):
     feature_extractor.get_backbone('mobilenet_edgetpu').decoder_end_point(4)

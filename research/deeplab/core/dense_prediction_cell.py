@@ -19,6 +19,9 @@ from deeplab.core import aspp, utils
 
 META_ARCHITECTURE_SCOPE = 'meta_architecture'
 
+# The name of the published cell.
+PUBLISHED_CELL = 'dense_prediction_cell_branch5_top1_cityscapes'
+
 # Where the original kept its cells; a path there means the file beside this
 # module.
 _OFFICIAL_FOLDER = 'deeplab/core'

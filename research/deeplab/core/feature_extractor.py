@@ -43,6 +43,7 @@ class Backbone:
     subtracts_mean: whether pixels are reduced by the ImageNet mean; otherwise
       they are mapped to -1..1.
     end_points_have_scope: whether end points are called by full scope names.
+    takes_multi_grid: whether the last block has a rate for each unit.
   """
 
   build: Callable
@@ -51,6 +52,7 @@ class Backbone:
   batch_norm_decay: float
   subtracts_mean: bool = False
   end_points_have_scope: bool = True
+  takes_multi_grid: bool = True
 
   def decoder_end_point(self, output_stride):
     """The name of the skip feature of that output stride.
@@ -106,17 +108,7 @@ def _build_xception(num_layers):
   return build
 
 
-def _refuse_multi_grid(options):
-  if options.multi_grid:
-    raise InputError(
-      'multi_grid applies to ResNet and Xception, not to '
-      f'{options.model_variant}. '
-      f'Received: multi_grid={list(options.multi_grid)}.'
-    )
-
-
 def _build_mobilenet_v2(images, options, is_training, weight_decay, decay):
-  _refuse_multi_grid(options)
   # Unless told otherwise, channels are rounded to multiples of 8 only at
   # depth 1, as in the published checkpoints.
   full_depth = options.depth_multiplier == 1.0
@@ -137,14 +129,8 @@ def _build_mobilenet_v2(images, options, is_training, weight_decay, decay):
 
 def _build_mobilenet_v3(spec, scope):
   def build(images, options, is_training, weight_decay, decay):
-    _refuse_multi_grid(options)
-    # The original takes the option and rounds to multiples of 8 all the same.
-    if options.divisible_by not in (None, 8):
-      raise InputError(
-        f'the channels of {options.model_variant} are always rounded to '
-        'multiples of 8; leave divisible_by out. '
-        f'Received: divisible_by={options.divisible_by}.'
-      )
+    # Channels are rounded to multiples of 8 whatever divisible_by says, as in
+    # the original.
     with mobilenet_v3.training_scope(
       is_training=is_training,
       weight_decay=weight_decay,
@@ -157,14 +143,6 @@ def _build_mobilenet_v3(spec, scope):
         depth_multiplier=options.depth_multiplier,
         output_stride=options.output_stride,
       )
-
-  return build
-
-
-def _build_nas(network):
-  def build(images, options, **kwargs):
-    _refuse_multi_grid(options)
-    return network(images, options, **kwargs)
 
   return build
 
@@ -212,18 +190,20 @@ def _mobilenet_v3(spec, name_scope='MobilenetV3', decoder_layers=()):
     },
     batch_norm_decay=0.997,
     end_points_have_scope=False,
+    takes_multi_grid=False,
   )
 
 
 def _nas(network, name_scope, decoder_end_points):
   return Backbone(
-    build=_build_nas(network),
+    build=network,
     name_scope=name_scope,
     decoder_end_points={
       4 * 2**i: name for i, name in enumerate(decoder_end_points)
     },
     batch_norm_decay=0.9997,
     end_points_have_scope=False,
+    takes_multi_grid=False,
   )
 
 
@@ -241,6 +221,7 @@ BACKBONES = {
     },
     batch_norm_decay=0.997,
     end_points_have_scope=False,
+    takes_multi_grid=False,
   ),
   'mobilenet_v3_large_seg': _mobilenet_v3(
     mobilenet_v3.V3_LARGE_SEG, decoder_layers=(4, 7, 13)
@@ -310,7 +291,8 @@ def extract_features(
     weight_decay: of the convolution kernels.
     is_training: whether the network is built for training.
     fine_tune_batch_norm: whether batch norm then uses batch statistics.
-    nas_training_hyper_parameters: of the nas_ variants, for drop path:
+    nas_training_hyper_parameters: only looked at by the nas_ variants, for drop
+      path:
       {'drop_path_keep_prob': the share of paths that the last cell keeps at
       the end, 'total_training_steps': when that is}; None keeps all. As in the
       original, paths only drop where batch norm uses batch statistics.
@@ -325,13 +307,7 @@ def extract_features(
   backbone = get_backbone(options.model_variant)
   scale = _subtract_mean if backbone.subtracts_mean else _zero_mean_unit_range
   more = {}
-  if nas_training_hyper_parameters is not None:
-    if not options.model_variant.startswith('nas_'):
-      raise InputError(
-        'nas_training_hyper_parameters has no effect on '
-        f'{options.model_variant}; leave it out. '
-        f'Received: {dict(nas_training_hyper_parameters)}.'
-      )
+  if options.model_variant.startswith('nas_'):
     more = {'nas_training_hyper_parameters': nas_training_hyper_parameters}
   return backbone.build(
     scale(images),

@@ -12,7 +12,7 @@ and each level doubles the filters.
 
 import keras
 
-from deeplab import common, slim
+from deeplab import cell_config, common, slim
 from deeplab.common import InputError
 from deeplab.core import nas_cell, nas_genotypes, utils
 from deeplab.slim.nets import resnet_utils
@@ -95,12 +95,6 @@ def pnasnet(
     InputError: the options cannot be built.
   """
   _check_output_stride(options, nas_genotypes.PNASNET_LEVELS)
-  architecture = _architecture(options)
-  if architecture['nas_remove_os32_stride'] and options.output_stride != 32:
-    raise InputError(
-      'nas_remove_os32_stride has no effect on nas_pnasnet unless the output '
-      f'stride is 32. Received: output_stride={options.output_stride}.'
-    )
   return _build(
     images,
     'pnasnet',
@@ -120,9 +114,11 @@ def hnasnet(
   decay=0.9997,
   nas_training_hyper_parameters=None,
 ):
-  """Auto-DeepLab's network, with output stride 8.
+  """Auto-DeepLab's network, with features at stride 8.
 
-  With the classification head, which goes on from there, it is 8, 16 or 32.
+  With the classification head, which goes on from there, they are at the
+  output stride, 8, 16 or 32. Without it the output stride only says where the
+  logits are, and must be 8 for an image-level feature.
 
   Args:
     images: [batch, height, width, 3].
@@ -138,8 +134,8 @@ def hnasnet(
   Raises:
     InputError: the options cannot be built.
   """
-  head = _architecture(options)['nas_use_classification_head']
-  _check_output_stride(options, (8, 16, 32) if head else (8,))
+  if _architecture(options)['nas_use_classification_head']:
+    _check_output_stride(options, (8, 16, 32))
   return _build(
     images,
     'hnasnet',
@@ -273,13 +269,10 @@ def _check_size(net, options):
   Going up gives 2 * n - 1, so that only some sizes come back to where they
   were.
   """
-  if not (
-    options.crop_size
-    and options.aspp_with_batch_norm
-    and (
-      options.add_image_level_feature or options.dense_prediction_cell_config
-    )
-  ):
+  pools = options.add_image_level_feature
+  if options.dense_prediction_cell_config is not None:
+    pools = cell_config.pools(options.dense_prediction_cell_config)
+  if not (options.crop_size and options.aspp_with_batch_norm and pools):
     return
   expected = utils.scale_size(options.crop_size, 1.0 / options.output_stride)
   if tuple(net.shape[1:3]) == expected:
@@ -288,8 +281,8 @@ def _check_size(net, options):
     f'{options.model_variant} with nas_architecture_options='
     f'{_architecture(options)} gives features of {list(net.shape[1:3])} where '
     f'the image-level feature has {list(expected)}. Use sides of 32 * k + 1 '
-    '(for example 513), with pnasnet keep the stride at output stride 32, or '
-    f'set add_image_level_feature=False. Received: '
+    '(for example 513), with hnasnet output stride 8, with pnasnet keep the '
+    'stride at output stride 32, or do without the feature. Received: '
     f'crop_size={list(options.crop_size)}, '
     f'output_stride={options.output_stride}.'
   )

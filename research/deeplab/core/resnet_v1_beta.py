@@ -184,7 +184,7 @@ def resnet_v1_beta(
       net = root_block(inputs, root_convs, depth)
     net = slim.max_pool2d(net, 3, stride=2, padding='SAME', scope='pool1')
     blocks = _blocks(num_layers, multi_grid)
-    net = resnet_utils.stack_blocks_dense(net, blocks, output_stride)
+    net = resnet_utils.stack_blocks_dense(net, blocks, output_stride, 4)
     return net, end_points
 
 

@@ -224,7 +224,7 @@ def xception(
       net, 64, 3, stride=1, scope='entry_flow/conv1_2'
     )
     blocks = _blocks(num_layers, multi_grid)
-    net = resnet_utils.stack_blocks_dense(net, blocks, output_stride)
+    net = resnet_utils.stack_blocks_dense(net, blocks, output_stride, 2)
     return net, end_points
 
 

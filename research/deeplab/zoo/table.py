@@ -7,8 +7,8 @@ checkpoints it refers to, of slim's pages. No official checksums exist.
 
 import functools
 
-from deeplab import head_diagnosis
 from deeplab.common import InputError
+from deeplab.core import dense_prediction_cell
 from deeplab.zoo.entry import BACKBONE, Entry, Evaluation
 
 _HOST = 'http://download.tensorflow.org/models/'
@@ -45,7 +45,9 @@ def _xception_71_dpc():
     'model_variant': 'xception_71',
     'output_stride': 16,
     'decoder_output_stride': [4],
-    'dense_prediction_cell_config': head_diagnosis.published_cell(),
+    'dense_prediction_cell_config': dense_prediction_cell.read_config(
+      dense_prediction_cell.PUBLISHED_CELL
+    ),
   }
 
 

@@ -73,7 +73,7 @@ def conv2d_same(inputs, num_outputs, kernel_size, stride, rate=1, scope=None):
   )
 
 
-def stack_blocks_dense(net, blocks, output_stride=None):
+def stack_blocks_dense(net, blocks, output_stride=None, stem_stride=1):
   """Stacks blocks; strides beyond `output_stride` become atrous rates.
 
   Once the product of the strides has reached `output_stride`, every further
@@ -85,6 +85,7 @@ def stack_blocks_dense(net, blocks, output_stride=None):
     blocks: list of Block.
     output_stride: wanted ratio of input to output resolution, None for the
       nominal one.
+    stem_stride: that of the layers before, for the error message.
 
   Returns:
     [batch, height / output_stride, width / output_stride, channels'].
@@ -109,9 +110,10 @@ def stack_blocks_dense(net, blocks, output_stride=None):
             reached.append(current_stride)
       slim.collect_named_output(block_name, net)
   if output_stride is not None and current_stride != output_stride:
+    strides = [stem_stride * stride for stride in sorted(set(reached))]
     raise InputError(
-      'the target output_stride cannot be reached: after the stem the blocks '
-      f'have strides {sorted(set(reached))}. Received: {output_stride}.'
+      f'the target output_stride cannot be reached: it can be one of {strides}. '
+      f'Received: output_stride={stem_stride * output_stride}.'
     )
   return net
 

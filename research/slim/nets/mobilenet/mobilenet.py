@@ -93,8 +93,8 @@ def mobilenet_base(
         break
   if output_stride is not None and current_stride != output_stride:
     raise InputError(
-      'the target output_stride cannot be reached: the layers have strides '
-      f'{sorted(set(reached))}. Received: {output_stride}.'
+      'the target output_stride cannot be reached: it can be one of '
+      f'{sorted(set(reached))}. Received: output_stride={output_stride}.'
     )
   return net, end_points
 
