@@ -323,3 +323,12 @@ def test_bad_command_lines(repository, tmp_path, arguments, message):
   assert result.returncode == 1
   assert message in result.stderr
   assert 'Traceback' not in result.stderr
+
+
+def test_a_contradiction_of_the_stem_names_the_flag(parse_flags, tmp_path):
+  options = common.ModelOptions({'semantic': 5}, model_variant='nas_hnasnet')
+  checkpoints.save(str(tmp_path), 1, {'hnasnet/conv0/weights': np.zeros(1)})
+  checkpoints.save_options(str(tmp_path), options)
+  parse_flags('--nas_stem_output_num_conv_filters=32')
+  with pytest.raises(InputError, match='--nas_stem.*_filters contradicts'):
+    model_flags.model_options(5, [65, 65], str(tmp_path))

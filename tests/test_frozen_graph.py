@@ -139,8 +139,9 @@ def test_folded_batch_norm_is_named(original, tmp_path):
     original, path, ('gamma', 'beta', 'moving_mean', 'moving_variance')
   )
   network = model.build_model(_OPTIONS)
-  with pytest.raises(InputError, match=r'Conv/BatchNorm/gamma.*folded'):
-    checkpoints.restore(network, path)
+  for allow_missing in (False, True):  # As eval.py, and as train.py.
+    with pytest.raises(InputError, match=r'Conv/BatchNorm/gamma.*folded'):
+      checkpoints.restore(network, path, allow_missing=allow_missing)
   _freeze_as_tensorflow_1(original, path, ['depthwise_weights'])
   with pytest.raises(InputError, match=r'depthwise_weights.*rewritten'):
     checkpoints.restore(network, path)

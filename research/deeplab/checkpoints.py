@@ -462,7 +462,7 @@ def load_options(path):
     with tf.io.gfile.GFile(path) as file:
       text = file.read()
     return common.ModelOptions.from_dict(json.loads(text))
-  except (ValueError, TypeError, AttributeError, tf.errors.OpError) as error:
+  except (ValueError, TypeError, RecursionError, tf.errors.OpError) as error:
     raise InputError(f'{path}: not valid model options: {error}') from error
 
 

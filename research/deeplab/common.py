@@ -156,7 +156,7 @@ def _check_size(name, value):
   """[height, width], both positive."""
   _check(
     (value is None and name != 'image_pooling_stride')
-    or (len(value or ()) == 2 and all(side > 0 for side in value)),
+    or (len(value or ()) == 2 and all(side in COUNT for side in value)),
     f'{name} must be two positive integers, height and width. '
     f'Received: {name}={value}.',
   )
@@ -173,7 +173,8 @@ def _validate(options):
     )
   _check(
     options.outputs_to_num_classes
-    and all(n in COUNT for n in options.outputs_to_num_classes.values()),
+    and all(n in COUNT for n in options.outputs_to_num_classes.values())
+    and all(n and isinstance(n, str) for n in options.outputs_to_num_classes),
     'outputs_to_num_classes must name at least one output with one class or '
     f'more. Received: {dict(options.outputs_to_num_classes or {})}.',
   )
@@ -220,7 +221,7 @@ def _check_nas(options):
   received = options.nas_architecture_options
   if received is None:
     return
-  unknown = sorted(set(received) - set(NAS_ARCHITECTURE_DEFAULTS))
+  unknown = sorted(set(received) - set(NAS_ARCHITECTURE_DEFAULTS), key=str)
   _check(
     not unknown,
     'nas_architecture_options has the keys '

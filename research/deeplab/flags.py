@@ -44,7 +44,10 @@ def run(main):
     except KeyboardInterrupt:
       _fail('interrupted.', status=128 + signal.SIGINT)
 
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+  for number in (signal.SIGTERM, signal.SIGHUP):
+    # `nohup` has the second one ignored.
+    if signal.getsignal(number) == signal.SIG_DFL:
+      signal.signal(number, lambda number, _: sys.exit(128 + number))
   logging.set_verbosity(logging.INFO)
   logging.use_absl_handler()
   app.run(guarded)

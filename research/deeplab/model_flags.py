@@ -308,11 +308,13 @@ def _checked(options):
     and not options.aspp_with_batch_norm
     and options.logits_kernel_size == 1
   ):
-    raise InputError(
-      f'--atrous_rates={list(options.atrous_rates)} without ASPP: with '
-      '--aspp_with_batch_norm=false the rates are those of the logits '
-      'convolutions, and a 1x1 convolution has none. Give '
-      '--logits_kernel_size=3 (the DeepLab v2 head), or leave the rates out.'
+    # As in the original; hardly what anybody wants.
+    logging.warning(
+      'With --aspp_with_batch_norm=false the atrous rates %s are those of the '
+      'logits convolutions, and 1x1 convolutions have none: %d equal branches '
+      'are summed. The DeepLab v2 head has --logits_kernel_size=3.',
+      list(options.atrous_rates),
+      len(options.atrous_rates),
     )
   return options
 
@@ -440,6 +442,7 @@ def _flag_of(field):
   names = {
     'outputs_to_num_classes': 'dataset or --num_classes',
     'dense_prediction_cell_config': 'dense_prediction_cell_json',
+    'nas_architecture_options': ', --'.join(filter(is_given, _NAS_FLAGS)),
   }
   return names.get(field, field)
 

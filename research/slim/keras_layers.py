@@ -9,7 +9,6 @@ unbiased in its moving variance; hence our own.
 import functools
 import math
 import typing
-import zlib
 from collections.abc import Callable
 
 import keras
@@ -349,11 +348,9 @@ class Dropout(keras.layers.Layer):
   def call(self, inputs):
     if not self.rate:
       return inputs
-    seed = scopes.current_seed()
+    seed = scopes.draw_seed(self.name)
     if seed is None:
       return tf.nn.dropout(inputs, self.rate)
-    salt = zlib.crc32(self.name.encode()) & 0x7FFFFFFF
-    seed = tf.random.experimental.stateless_fold_in(seed, salt)
     return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed)
 
 

@@ -12,6 +12,7 @@ import threading
 import zlib
 
 import numpy as np
+import tensorflow as tf
 
 
 class _Frame:
@@ -50,7 +51,12 @@ class LayerStore:
 
   def initializer_seed(self, name):
     """Two integers for TensorFlow's stateless random functions."""
-    return [self.seed, zlib.crc32(name.encode()) & 0x7FFFFFFF]
+    return [self.seed, _name_salt(name)]
+
+
+def _name_salt(name):
+  """A number for random seeds, the same in every process."""
+  return zlib.crc32(name.encode()) & 0x7FFFFFFF
 
 
 class _State(threading.local):
@@ -64,6 +70,7 @@ class _State(threading.local):
     self.end_points = None
     self.step = None
     self.seed = None
+    self.draws = {}
     self.quantization = None
 
 
@@ -217,7 +224,7 @@ def train_step_context(step, seed):
     step: int64 scalar tensor, the number of finished steps.
     seed: int32 or int64 tensor of shape [2].
   """
-  with _set('step', step), _set('seed', seed):
+  with _set('step', step), _set('seed', seed), _set('draws', {}):
     yield
 
 
@@ -226,9 +233,25 @@ def current_step():
   return _STATE.step
 
 
-def current_seed():
-  """The seed given to `train_step_context`, or None."""
-  return _STATE.seed
+def draw_seed(layer_name):
+  """The seed of one random draw of a layer.
+
+  Args:
+    layer_name: layers of different names draw differently, and so do several
+      calls of one layer (the scales of an image pyramid).
+
+  Returns:
+    An integer tensor of shape [2] for TensorFlow's stateless functions; None
+    outside `train_step_context`.
+  """
+  if _STATE.seed is None:
+    return None
+  call = _STATE.draws.get(layer_name, 0)
+  _STATE.draws[layer_name] = call + 1
+  text = f'{layer_name}/{call}' if call else layer_name
+  return tf.random.experimental.stateless_fold_in(
+    _STATE.seed, _name_salt(text)
+  )
 
 
 # Quantisation.

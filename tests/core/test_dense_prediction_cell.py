@@ -149,7 +149,7 @@ def test_faults_in_model_options_name_the_file(tmp_path):
 
 
 def test_a_cell_needs_rates_of_one_or_more():
-  with pytest.raises(InputError, match='output_stride of at most 16.*32'):
+  with pytest.raises(InputError, match=r'output_stride of at most 16.*32'):
     _options(_SMALL, output_stride=32)
   # Not where the cell is not built.
   _options(_SMALL, output_stride=32, aspp_with_batch_norm=False)

@@ -195,6 +195,26 @@ def test_dropout_is_a_function_of_the_seed():
   assert np.isclose(run([3, 7]).max(), 1 / 0.9)
 
 
+def test_each_call_of_a_dropout_layer_draws_anew():
+  """The scales of an image pyramid share layers, not what is dropped."""
+  x = np.ones((1, 16, 16, 4), np.float32)
+  with slim.layer_store():
+    tensor = keras.Input(x.shape[1:])
+    outputs = []
+    for _ in range(2):
+      with slim.variable_scope('scale'):
+        outputs.append(slim.dropout(tensor, keep_prob=0.5))
+    network = keras.Model(tensor, outputs)
+
+  def run():
+    with slim.train_step_context(step=None, seed=tf.constant([3, 7])):
+      return [output.numpy() for output in network(x)]
+
+  first, second = run()
+  assert not np.array_equal(first, second)
+  np.testing.assert_array_equal(run(), [first, second])
+
+
 _DILATED = """
 import keras, tensorflow as tf
 from deeplab import slim

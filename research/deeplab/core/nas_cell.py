@@ -5,7 +5,6 @@ Zoph et al., Learning Transferable Architectures for Scalable Image Recognition
 """
 
 import dataclasses
-import zlib
 
 import keras
 import tensorflow as tf
@@ -72,15 +71,13 @@ class DropPath(keras.layers.Layer):
     return input_shape
 
   def call(self, inputs):
-    step, seed = scopes.current_step(), scopes.current_seed()
+    step, seed = scopes.current_step(), scopes.draw_seed(self.name)
     if step is None or seed is None:
       raise ValueError(
         'drop path follows the training step: call a network that is built '
         'with it inside slim.train_step_context(step, seed).'
       )
     keep_prob = self.schedule(self.cell, step)
-    salt = zlib.crc32(self.name.encode()) & 0x7FFFFFFF
-    seed = tf.random.experimental.stateless_fold_in(seed, salt)
     draw = tf.random.stateless_uniform([tf.shape(inputs)[0], 1, 1, 1], seed)
     return inputs * (tf.floor(draw + keep_prob) / keep_prob)
 

@@ -1,10 +1,12 @@
 """Fetches a published checkpoint, checks it, and puts it in its place."""
 
 import contextlib
+import errno
 import functools
 import gzip
 import hashlib
 import http.client
+import lzma
 import os
 import shutil
 import tarfile
@@ -22,6 +24,18 @@ from deeplab.zoo.entry import BACKBONE
 # Seconds without a byte until the other side counts as gone.
 _TIMEOUT = 60
 _CHUNK = 1 << 20
+
+# What reading a damaged archive raises.
+_DAMAGE = (
+  tarfile.TarError,
+  EOFError,
+  zlib.error,
+  gzip.BadGzipFile,
+  lzma.LZMAError,
+)
+
+# Errors that come from the names in an archive, not from the disk.
+_BAD_NAMES = (errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
 
 
 def install(
@@ -79,7 +93,14 @@ def install(
 
 def _is_installed(target):
   """Whether a folder holds a checkpoint; InputError if it is another's."""
-  if not os.path.exists(target) or not os.listdir(target):
+  if not os.path.exists(target):
+    return False
+  if not os.path.isdir(target):
+    raise InputError(
+      f'{target} is a file where a folder should go. Give another '
+      '--output_dir, or move it away.'
+    )
+  if not os.listdir(target):
     return False
   try:
     checkpoints.find(target)
@@ -160,7 +181,7 @@ def _unreachable(url, reason, by_hand):
 def _copy(response, url, path):
   """Writes a response to a file; it must be as long as it was announced."""
   announced = response.headers.get('Content-Length')
-  total = int(announced) if announced else None
+  total = int(announced) if (announced or '').isdecimal() else None
   with (
     open(path, 'wb') as file,
     tqdm(
@@ -232,15 +253,24 @@ def unpack(archive, folder):
     with tarfile.open(archive, 'r:*') as tar:
       for member in tar:
         _check_member(archive, member, folder)
-        if member.isdir():
-          os.makedirs(os.path.join(folder, member.name), exist_ok=True)
-        else:
+        try:
           _extract(tar, member, folder)
-  except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        except OSError as error:
+          if error.errno in _BAD_NAMES:
+            raise InputError(
+              f'{archive}: refused, nothing was kept: its member '
+              f'{member.name[:80]!r} cannot be unpacked: {error.strerror}.'
+            ) from error
+          raise
+      # To the end: there the checksum of the compressed data is compared.
+      while tar.fileobj.read(_CHUNK):
+        pass
+  except _DAMAGE as error:
     size = os.path.getsize(archive)
+    reason = ' '.join(str(error).split())
     raise InputError(
       f'{archive}: not a tar archive, or a damaged or truncated one ({size} '
-      f'bytes): {error}. Fetch it again.'
+      f'bytes): {reason}. Fetch it again.'
     ) from error
 
 
@@ -265,6 +295,9 @@ def _check_member(archive, member, folder):
 def _extract(tar, member, folder):
   """Writes content alone: no owners, modes or times."""
   path = os.path.join(folder, member.name)
+  if member.isdir():
+    os.makedirs(path, exist_ok=True)
+    return
   os.makedirs(os.path.dirname(path), exist_ok=True)
   with tar.extractfile(member) as source, open(path, 'wb') as target:
     shutil.copyfileobj(source, target, _CHUNK)
@@ -354,6 +387,13 @@ def _describe(entry, folder):
 def _move(folder, target, temporary):
   """Puts the finished folder in its place; the old one goes afterwards."""
   if os.path.exists(target):
+    own = sorted(set(os.listdir(target)) - set(os.listdir(folder)))
+    if own:
+      raise InputError(
+        f'{target} holds files that the archive has not, and that --overwrite '
+        f'would remove: {", ".join(own[:6])}. Nothing was changed; move them '
+        'away.'
+      )
     os.rename(target, os.path.join(temporary, 'old'))
   try:
     os.rename(folder, target)

@@ -5,6 +5,7 @@ zoo (g3doc/model_zoo.md and g3doc/quantize.md) and, for the classification
 checkpoints it refers to, of slim's pages. No official checksums exist.
 """
 
+import difflib
 import functools
 
 from deeplab.common import InputError
@@ -389,6 +390,14 @@ def _by_any_name():
   return names
 
 
+def _closest(name):
+  """' Did you mean ...?' where some name is similar."""
+  names = _by_any_name()
+  found = difflib.get_close_matches(name.lower(), names, cutoff=0.5)
+  closest = dict.fromkeys(names[each].name for each in found)
+  return f' Did you mean {" or ".join(closest)}?' if closest else ''
+
+
 def get(name):
   """The entry of a name, or of the name of its archive.
 
@@ -402,7 +411,7 @@ def get(name):
   entry = _by_any_name().get(name.lower())
   if entry is None:
     raise InputError(
-      f'no published checkpoint is called {name!r}. There are: '
-      f'{", ".join(ENTRIES)}.'
+      f'no published checkpoint is called {name!r}.{_closest(name)} '
+      '`python -m deeplab.model_zoo list` lists all.'
     )
   return entry

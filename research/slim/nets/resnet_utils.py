@@ -112,7 +112,7 @@ def stack_blocks_dense(net, blocks, output_stride=None, stem_stride=1):
   if output_stride is not None and current_stride != output_stride:
     strides = [stem_stride * stride for stride in sorted(set(reached))]
     raise InputError(
-      f'the target output_stride cannot be reached: it can be one of {strides}. '
+      f'the target output_stride cannot be reached: possible are {strides}. '
       f'Received: output_stride={stem_stride * output_stride}.'
     )
   return net
