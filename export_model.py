@@ -18,6 +18,7 @@ from absl import flags as absl_flags
 from absl import logging
 
 from deeplab import checkpoints, export, flags, model_flags
+from deeplab.common import InputError
 
 FLAGS = flags.FLAGS
 
@@ -69,6 +70,11 @@ def main():
   num_classes = FLAGS.num_classes
   if stored and not flags.is_given('num_classes'):
     num_classes = None
+  if flags.is_given('calibration_limit') and not FLAGS.calibration_images:
+    raise InputError(
+      f'--calibration_limit={FLAGS.calibration_limit} has no effect without '
+      '--calibration_images; leave it out.'
+    )
   written = export.export(
     checkpoint,
     FLAGS.export_path,

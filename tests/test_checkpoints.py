@@ -216,7 +216,7 @@ def test_options_beside_a_checkpoint(saved, tmp_path):
   with pytest.raises(InputError, match='must be an object, not None'):
     checkpoints.load_options(saved)
   (tmp_path / common.MODEL_OPTIONS_FILE).write_text('[' * 100_000)
-  with pytest.raises(InputError, match='not valid model options.*recursion'):
+  with pytest.raises(InputError, match=r'not valid model options.*recursion'):
     checkpoints.load_options(saved)
   (tmp_path / common.MODEL_OPTIONS_FILE).write_text('{')
   with pytest.raises(InputError, match='not valid model options'):

@@ -244,3 +244,22 @@ def test_a_second_export_replaces_the_first(tmp_path):
   for _ in range(2):
     export.export(checkpoint, str(tmp_path / 'exported'), options)
   assert sorted(os.listdir(tmp_path)) == ['exported', 'train']
+
+
+def test_a_limit_of_no_images_is_refused(repository, testdata, tmp_path):
+  checkpoint = testdata / 'original' / 'ckpt_mobilenet_v2_dm05_os16'
+  done = subprocess.run(
+    [
+      sys.executable,
+      str(repository / 'export_model.py'),
+      f'--checkpoint_path={checkpoint}',
+      f'--export_path={tmp_path / "exported"}',
+      '--depth_multiplier=0.5',
+      '--calibration_limit=5',
+    ],
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 1 and 'Traceback' not in done.stderr
+  assert '--calibration_limit=5 has no effect' in done.stderr
+  assert not list(tmp_path.iterdir())

@@ -110,6 +110,12 @@ flags.run(main)
       143,
       '',
     ),
+    (
+      'import os, signal; os.kill(os.getpid(), signal.SIGHUP)',
+      '--path=x',
+      129,
+      '',
+    ),
     ('raise ValueError("a bug")', '--path=x', 1, 'Traceback'),
   ],
 )
@@ -330,5 +336,5 @@ def test_a_contradiction_of_the_stem_names_the_flag(parse_flags, tmp_path):
   checkpoints.save(str(tmp_path), 1, {'hnasnet/conv0/weights': np.zeros(1)})
   checkpoints.save_options(str(tmp_path), options)
   parse_flags('--nas_stem_output_num_conv_filters=32')
-  with pytest.raises(InputError, match='--nas_stem.*_filters contradicts'):
+  with pytest.raises(InputError, match=r'--nas_stem.*_filters contradicts'):
     model_flags.model_options(5, [65, 65], str(tmp_path))

@@ -396,6 +396,9 @@ def test_what_cannot_be_built(changes, message):
   [
     ({'crop_size': [513]}, 'crop_size must be two positive'),
     ({'crop_size': [0, 513]}, 'crop_size must be two positive'),
+    ({'crop_size': ['a', None]}, 'crop_size must be two positive'),
+    ({'crop_size': [2**40, 513]}, 'crop_size must be two positive'),
+    ({'outputs_to_num_classes': {3: 5}}, 'at least one output'),
     ({'decoder_output_stride': [4, 8]}, 'descending'),
     ({'image_pooling_stride': None}, 'image_pooling_stride'),
     (

@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import io
 import json
+import lzma
 import os
 import pathlib
 import socket
@@ -43,7 +44,7 @@ def test_names_and_addresses():
     assert table.get(entry.archive.split('.t')[0]) is entry
     assert (entry.kind == BACKBONE) == (entry.info is None)
     assert bool(entry.evaluations) == (entry.kind == SEGMENTATION)
-  with pytest.raises(InputError, match=r"called 'nothing'.*xception_71"):
+  with pytest.raises(InputError, match=r"called 'nothing'.*list"):
     table.get('nothing')
 
 
@@ -233,9 +234,14 @@ def test_what_is_there_is_kept(published, tmp_path):
   # A download that fails replaces nothing.
   with pytest.raises(InputError, match='checksum'):
     install(overwrite=True, sha256='0' * 64)
+  # Nor does one that would lose what is not of the archive.
+  with pytest.raises(InputError, match=r'has not.*note\.txt'):
+    install(overwrite=True)
   assert own.exists()
+  own.unlink()
+  (pathlib.Path(folder) / common.MODEL_OPTIONS_FILE).unlink()
   assert install(overwrite=True) == (folder, True)
-  assert not own.exists()
+  assert (pathlib.Path(folder) / common.MODEL_OPTIONS_FILE).exists()
   assert os.listdir(tmp_path / 'zoo') == [_NAME]
 
 
@@ -249,6 +255,10 @@ def test_a_folder_of_something_else_is_left_alone(published, tmp_path):
         _ENTRY, str(tmp_path), archive=str(published), overwrite=overwrite
       )
   assert (other / 'thesis.txt').exists()
+  (tmp_path / 'file').mkdir()
+  (tmp_path / 'file' / _NAME).touch()
+  with pytest.raises(InputError, match='is a file where a folder'):
+    download.install(_ENTRY, str(tmp_path / 'file'), archive=str(published))
 
 
 @pytest.mark.parametrize('hide_size', [False, True])
@@ -310,6 +320,9 @@ def _special(kind, target=''):
     ('link', _special(tarfile.LNKTYPE, '../x'), 'link to'),
     ('pipe', _special(tarfile.FIFOTYPE), 'device'),
     ('null', _special(tarfile.CHRTYPE), 'device'),
+    ('good.txt/x', b'x', 'cannot be unpacked'),
+    ('a' * 300, b'x', 'cannot be unpacked.*too long'),
+    ('.', b'x', 'cannot be unpacked'),
   ],
 )
 def test_archives_that_reach_outside(tmp_path, name, content, reason):
@@ -317,7 +330,7 @@ def test_archives_that_reach_outside(tmp_path, name, content, reason):
   zoo = tmp_path / 'zoo'
   with pytest.raises(InputError, match=reason) as error:
     download.install(_ENTRY, str(zoo), archive=str(archive))
-  assert repr(name) in str(error.value)
+  assert repr(name[:80]) in str(error.value)
   assert _is_empty(zoo)
   assert sorted(os.listdir(tmp_path)) == ['a.tar.gz', 'zoo']
 
@@ -331,8 +344,15 @@ def test_other_archives(published, tmp_path):
   archive.write_bytes(b'<html>Sign in</html>')
   with pytest.raises(InputError, match='not a tar archive'):
     install(archive=str(archive))
-  archive.write_bytes(published.read_bytes()[:-2000])
-  with pytest.raises(InputError, match='truncated'):
+  # The last bytes are the checksum.
+  for cut in (2000, 2):
+    archive.write_bytes(published.read_bytes()[:-cut])
+    with pytest.raises(InputError, match='truncated'):
+      install(archive=str(archive))
+  content = bytearray(lzma.compress(bytes(range(256)) * 4000))
+  content[len(content) // 2] ^= 255
+  archive.write_bytes(content)
+  with pytest.raises(InputError, match='damaged'):
     install(archive=str(archive))
   _pack(archive, {'README': b'x'})
   with pytest.raises(InputError, match=r'no checkpoint.*README'):
@@ -447,3 +467,5 @@ def test_errors_are_one_line_and_status_1():
   done = _run('-m', 'deeplab.model_zoo', 'show', 'nothing')
   assert done.returncode == 1 and 'Traceback' not in done.stderr
   assert "error: no published checkpoint is called 'nothing'" in done.stderr
+  with pytest.raises(InputError, match=f'Did you mean .*{_NAME}'):
+    table.get(f'{_NAME}s')

@@ -333,11 +333,13 @@ def test_calibration_images_that_cannot_be_used(tmp_path):
     export.export(
       prefix, str(tmp_path / 'x.tflite'), options, calibration_images=pattern
     )
-  (tmp_path / '0.png').write_bytes(b'not an image')
-  with pytest.raises(InputError, match='cannot be read as an image'):
-    export.export(
-      prefix, str(tmp_path / 'x.tflite'), options, calibration_images=pattern
-    )
+  for name, content, message in (
+    ('0.png', b'not an image', r'official records: Unknown image .*required'),
+    ('0.tfrecord', b'', 'there is no image'),
+  ):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+      export.export_tflite.convert_int8(prefix, options, f'{tmp_path}/{name}')
 
 
 # Flags.

@@ -432,6 +432,8 @@ def save_options(directory, options):
 def write_text(path, text):
   """Writes a small file under a temporary name, then renames it."""
   temporary = path + '.tmp'
+  if os.path.exists(path) and not os.path.isfile(path):
+    raise InputError(f'{path} cannot be written: it is no regular file.')
   try:
     tf.io.gfile.makedirs(os.path.dirname(path) or '.')
     with tf.io.gfile.GFile(temporary, 'w') as file:

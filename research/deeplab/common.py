@@ -120,6 +120,9 @@ def check_ranges(values: Mapping[str, Any], ranges: Mapping[str, Range]):
       )
 
 
+# TensorFlow takes sizes of images as 32-bit integers.
+_SIDE = Range(1, 2**31 - 1, whole=True)
+
 # What the numbers among the fields of ModelOptions may be.
 _RANGES = {
   'atrous_rates': COUNT,
@@ -156,7 +159,7 @@ def _check_size(name, value):
   """[height, width], both positive."""
   _check(
     (value is None and name != 'image_pooling_stride')
-    or (len(value or ()) == 2 and all(side in COUNT for side in value)),
+    or (len(value or ()) == 2 and all(side in _SIDE for side in value)),
     f'{name} must be two positive integers, height and width. '
     f'Received: {name}={value}.',
   )

@@ -7,6 +7,7 @@ values along; for any other they are measured on example images.
 """
 
 import itertools
+import re
 import tempfile
 
 import numpy as np
@@ -73,6 +74,11 @@ def convert_int8(
           _examples(calibration_images, options, resizing), calibration_limit
         )
       )
+      if not examples:
+        raise InputError(
+          f'--calibration_images={calibration_images}: there is no image in '
+          'these files. The ranges of values cannot be measured without one.'
+        )
       logging.info('Calibrating on %d images.', len(examples))
       converter.representative_dataset = lambda: iter(examples)
       converter.target_spec.supported_ops = [
@@ -157,8 +163,14 @@ def _images(pattern):
     except tf.errors.OpError as error:
       raise InputError(
         f'--calibration_images={pattern}: {path} cannot be read as an image or '
-        f'as official records: {str(error).splitlines()[0]}'
+        f'as official records: {_plain(error)}'
       ) from error
+
+
+def _plain(error):
+  """What TensorFlow says, without the names of operations around it."""
+  text = str(error).splitlines()[0]
+  return re.sub(r'\{\{.*?\}\} ?| \[Op:.*', '', text)
 
 
 def _decode(encoded):

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deeplab.common import InputError
 from deeplab.slim import scopes
 
 # The fused kernel's smallest epsilon; TensorFlow 1 raised smaller ones to it.
@@ -22,6 +23,10 @@ _MIN_EPSILON = 1.001e-5
 
 # Added to the variance of a filter by weight standardisation.
 _STANDARDIZATION_EPSILON = 1e-5
+
+# Of one kernel; eight gigabytes. More comes from a number that is a mistake,
+# and would fill the memory of the machine before anything fails.
+_MOST_WEIGHTS = 2**31
 
 
 def _output_length(length, kernel_size, stride, rate, padding):
@@ -80,6 +85,13 @@ class _Convolution(keras.layers.Layer):
     return list(rate) if isinstance(rate, tuple) else [rate, rate]
 
   def _add_kernel(self, name, shape, fold=0):
+    if math.prod(shape) > _MOST_WEIGHTS:
+      raise InputError(
+        f'{self.name}: a kernel of the shape {list(shape)} has '
+        f'{math.prod(shape):.1e} weights, more than any network is given. '
+        'Fewer channels (depth_multiplier, aspp_convs_filters, decoder_filters,'
+        ' nas_stem_output_num_conv_filters) or a smaller kernel need less.'
+      )
     return self.add_weight(
       name=name,
       shape=shape,

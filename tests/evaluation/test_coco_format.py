@@ -223,6 +223,8 @@ def test_too_many_instances(tmp_path):
   [
     ({'metric': 'miou'}, "must be 'pq' or 'pc'"),
     ({'num_categories': 0}, 'num_categories must be'),
+    ({'num_categories': 10**9}, 'num_categories must be'),
+    ({'output_json': '/dev/null'}, '--output_json=/dev/null'),
     ({'ignored_label': -1}, 'ignored_label must be'),
     ({'intersection_offset': 3}, 'offset must be above'),
     ({'num_workers': -2}, 'num_workers must be'),
@@ -242,5 +244,10 @@ def test_json_faults(tmp_path):
   pathlib.Path(pred).write_text('{"annotations": [')
   with pytest.raises(InputError, match=r'pred\.json is not JSON'):
     eval_coco_format(gt, pred)
+  pathlib.Path(pred).write_text('[' * 100_000)
+  with pytest.raises(InputError, match=r'pred\.json is not JSON'):
+    eval_coco_format(gt, pred)
+  with pytest.raises(InputError, match=r'x00b\.png. cannot be read'):
+    coco_format.read_segment_ids('a\0b.png')
   with pytest.raises(InputError, match='--pred_folder'):
     eval_coco_format(gt, str(tmp_path / 'pred'))

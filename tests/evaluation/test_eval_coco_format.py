@@ -289,6 +289,13 @@ def test_the_command_fails_without_a_traceback(tmp_path):
   assert '17.png is missing' in done.stderr.splitlines()[-1]
   assert 'Traceback' not in done.stderr
   assert not (tmp_path / 'result.json').exists()
+  done = _run(
+    f'--gt_json_file={gt}',
+    f'--pred_json_file={pred}',
+    '--nonormalize_by_image_size',
+  )
+  assert done.returncode == 1
+  assert 'has no effect on --metric=pq' in done.stderr.splitlines()[-1]
 
 
 def test_the_library_needs_no_tensorflow():

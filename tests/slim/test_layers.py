@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import recipe
 from deeplab import slim
+from deeplab.common import InputError
 from deeplab.core import xception
 from deeplab.slim.nets import resnet_utils
 
@@ -241,3 +242,14 @@ def test_dilated_convolutions_train_without_onednn():
   ]
   without, with_onednn = np.array(results, float)
   np.testing.assert_allclose(without, with_onednn, rtol=1e-5)
+
+
+def test_a_kernel_beyond_any_memory_is_refused():
+  for filters in (2**40, 2**62):
+    with (
+      slim.layer_store(),
+      pytest.raises(
+        InputError, match=r'convolution.*1, 1, 3, .*Fewer channels'
+      ),
+    ):
+      slim.conv2d(keras.Input((5, 5, 3)), filters, 1, scope='convolution')

@@ -123,7 +123,7 @@ def load_json(path):
       return json.load(file)
   except OSError as error:
     raise InputError(f'{path} cannot be read: {error.strerror}.') from error
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise InputError(f'{path} is not JSON: {error}.') from error
 
 
@@ -234,8 +234,15 @@ def read_segment_ids(path):
       colours = np.asarray(image)
   except FileNotFoundError as error:
     raise InputError(f'{path} is missing; the JSON file names it.') from error
-  except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-    raise InputError(f'{path} cannot be read: {error}.') from error
+  except InputError:
+    raise
+  except (
+    OSError,
+    SyntaxError,
+    ValueError,  # A path with a null character.
+    Image.DecompressionBombError,
+  ) as error:
+    raise InputError(f'{path!r} cannot be read: {error}.') from error
   ids = colours[..., 2].astype(np.int32)
   for channel in (1, 0):
     ids <<= 8

@@ -42,8 +42,11 @@ def _build_metric(
 ):
   """A metric of this name that has seen no image."""
   common.check_ranges(
-    {'ignored_label': ignored_label},
-    {'ignored_label': common.Range(0, 2**16 - 1, whole=True)},
+    {'ignored_label': ignored_label, 'num_categories': num_categories},
+    {
+      'ignored_label': common.Range(0, 2**16 - 1, whole=True),
+      'num_categories': common.Range(1, 2**16, whole=True),
+    },
   )
   if intersection_offset is None:
     highest = max(num_categories, ignored_label)
@@ -300,8 +303,11 @@ def to_dict(metric, categories, results, num_images):
 
 def _check_output(path):
   """Before the work, not after it."""
-  folder = os.path.dirname(path or '') or '.'
-  if not os.path.isdir(folder) or os.path.isdir(path or ''):
+  path = path or ''
+  folder = os.path.dirname(path) or '.'
+  # A device would be replaced by the file.
+  is_other = os.path.exists(path) and not os.path.isfile(path)
+  if not os.path.isdir(folder) or is_other:
     raise InputError(
       f'--output_json={path} must be a file in a folder that exists.'
     )
@@ -391,6 +397,12 @@ def _main():
     'print_digits',
     'output_json',
   )
+  if flags.FLAGS['normalize_by_image_size'].present and (
+    flags.FLAGS.metric == _PQ
+  ):
+    raise InputError(
+      '--normalize_by_image_size has no effect on --metric=pq; leave it out.'
+    )
   eval_coco_format(
     flags.FLAGS.gt_json_file,
     flags.FLAGS.pred_json_file,
