@@ -113,11 +113,13 @@ def test_trains_evaluates_and_exports(case, tmp_path, records):
     crop_size=_CROP_SIZE,
     # Moving statistics are those of the last steps, of so few.
     batch_norm_decay=0.1,
+    # Or else background everywhere would be the best guess after ten steps.
+    label_weights=[0.2] + [1.0] * (_CLASSES - 1),
     **{'output_stride': 16, 'model_variant': case, **_CASES[case]},
   )
   prefix, losses = _train(tmp_path / 'train', records, options)
   assert len(losses) == _STEPS
-  assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.1, losses
+  assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.05, losses
 
   job = prediction.Job(
     checkpoint_dir=str(tmp_path / 'train'),
@@ -132,18 +134,22 @@ def test_trains_evaluates_and_exports(case, tmp_path, records):
   export.export(prefix, str(tmp_path / 'exported'), options)
   saved = tf.saved_model.load(str(tmp_path / 'exported'))
   run = saved.signatures['serving_default']
-  predict = inference.build_predictor(options)
-  checkpoints.restore(predict, prefix)
+  # What eval.py labels with, and its network.
+  predict = prediction.Predictor(options, _CROP_SIZE)
+  predict.restore(prefix)
+  network = inference.build_predictor(options)
+  checkpoints.restore(network, prefix)
   for batch in _make_dataset(records, options.model_variant).iterate():
     outputs = run(ImageTensor=batch[common.ORIGINAL_IMAGE])
-    expected = predict(batch[common.IMAGE])
     height, width = batch[common.ORIGINAL_IMAGE].shape[1:3]
-    labels = expected['semantic'].numpy()[:, :height, :width]
+    labels = predict(batch[common.IMAGE])[:, :height, :width]
     np.testing.assert_array_equal(outputs['SemanticPredictions'], labels)
-    # Labels alone say little: after ten steps most are background.
-    probabilities = expected['semantic_prob'].numpy()[:, :height, :width]
-    assert probabilities.std(axis=(1, 2)).max() > 1e-3
-    # The exported graph rounds otherwise: it is optimised, this one is not.
+    # Labels alone may say little: after ten steps most are of one class.
+    probabilities = network(batch[common.IMAGE])['semantic_prob'].numpy()
+    probabilities = probabilities[:, :height, :width]
+    assert probabilities.std(axis=(1, 2)).max() > 1e-4
+    # The exported graph is optimised, this network is not: they round
+    # differently.
     np.testing.assert_allclose(
       outputs['SemanticProbabilities'], probabilities, atol=1e-4
     )
