@@ -249,9 +249,7 @@ def draw_seed(layer_name):
   call = _STATE.draws.get(layer_name, 0)
   _STATE.draws[layer_name] = call + 1
   text = f'{layer_name}/{call}' if call else layer_name
-  return tf.random.experimental.stateless_fold_in(
-    _STATE.seed, _name_salt(text)
-  )
+  return tf.random.experimental.stateless_fold_in(_STATE.seed, _name_salt(text))
 
 
 # Quantisation.
