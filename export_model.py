@@ -17,7 +17,7 @@ quantisation-aware training, --calibration_images are needed.
 from absl import flags as absl_flags
 from absl import logging
 
-from deeplab import checkpoints, export, flags, model_flags
+from deeplab import checkpoints, export, flags, model_flags, stored_options
 from deeplab.common import InputError
 
 FLAGS = flags.FLAGS
@@ -66,7 +66,7 @@ def _define_flags():
 
 def main():
   checkpoint = checkpoints.find(FLAGS.checkpoint_path)
-  stored = checkpoints.load_options(checkpoint) is not None
+  stored = stored_options.load(checkpoint) is not None
   num_classes = FLAGS.num_classes
   if stored and not flags.is_given('num_classes'):
     num_classes = None

@@ -10,7 +10,7 @@ goes on exactly where a run stopped. Several GPUs: --num_clones; a TPU: --tpu.
 
 from absl import flags as absl_flags
 
-from deeplab import checkpoints, flags, model_flags
+from deeplab import checkpoints, flags, model_flags, stored_options
 from deeplab.common import InputError
 from deeplab.datasets import dataset_info
 from deeplab.training import config, loop
@@ -203,7 +203,7 @@ def _model_options():
   )
   initial = FLAGS.tf_initial_checkpoint
   if last is None and initial and FLAGS.resnet_root_convs == 'auto':
-    convs = checkpoints.resnet_root_convs(initial)
+    convs = stored_options.resnet_root_convs(initial)
     options = options.replace(
       resnet_root_convs=convs or options.resnet_root_convs
     )

@@ -52,11 +52,11 @@ def parse_flags(monkeypatch):
   # Not every test needs TensorFlow, which takes seconds to import.
   from absl import flags as absl_flags
 
-  from deeplab import flags, model_flags
+  from deeplab import flag_checks, flags, model_flags
 
   def parse(*arguments):
     values = absl_flags.FlagValues()
-    for module in (flags, model_flags):
+    for module in (flags, flag_checks, model_flags):
       monkeypatch.setattr(module, 'FLAGS', values)
     with monkeypatch.context() as patch:
       for name in dir(absl_flags):

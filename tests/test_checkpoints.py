@@ -8,7 +8,14 @@ import pytest
 import tensorflow as tf
 
 import recipe
-from deeplab import checkpoints, common, inference, model
+from deeplab import (
+  checkpoints,
+  common,
+  inference,
+  model,
+  stored_options,
+  text_files,
+)
 from deeplab.common import InputError
 
 
@@ -200,27 +207,27 @@ def test_a_full_disk_leaves_the_older_one(network, saved, tmp_path):
 
 
 def test_options_beside_a_checkpoint(saved, tmp_path):
-  assert checkpoints.load_options(saved) is None
+  assert stored_options.load(saved) is None
   options = _options(atrous_rates=(6, 12), label_weights=[1, 2, 3, 4, 5])
-  checkpoints.save_options(str(tmp_path), options)
+  stored_options.save(str(tmp_path), options)
   for path in (str(tmp_path), saved):
-    stored = checkpoints.load_options(path)
+    stored = stored_options.load(path)
     assert stored.to_dict() == options.to_dict()
   (tmp_path / common.MODEL_OPTIONS_FILE).write_text('{"no_such_field": 1}')
   with pytest.raises(InputError, match='no_such_field'):
-    checkpoints.load_options(saved)
+    stored_options.load(saved)
   (tmp_path / common.MODEL_OPTIONS_FILE).write_bytes(b'\xff\xfe\x00')
   with pytest.raises(InputError, match='not valid model options'):
-    checkpoints.load_options(saved)
+    stored_options.load(saved)
   (tmp_path / common.MODEL_OPTIONS_FILE).write_text('null')
   with pytest.raises(InputError, match='must be an object, not None'):
-    checkpoints.load_options(saved)
+    stored_options.load(saved)
   (tmp_path / common.MODEL_OPTIONS_FILE).write_text('[' * 100_000)
   with pytest.raises(InputError, match=r'not valid model options.*recursion'):
-    checkpoints.load_options(saved)
+    stored_options.load(saved)
   (tmp_path / common.MODEL_OPTIONS_FILE).write_text('{')
   with pytest.raises(InputError, match='not valid model options'):
-    checkpoints.load_options(saved)
+    stored_options.load(saved)
 
 
 @pytest.mark.parametrize('convs', [2, 3])
@@ -231,7 +238,7 @@ def test_stem_of_a_stored_resnet(tmp_path, convs):
   last = names[f'resnet_v1_18/conv1_{convs}/weights']
   assert last.shape[-1] == 32
   prefix = checkpoints.save(str(tmp_path), 0, names)
-  assert checkpoints.resnet_root_convs(prefix) == convs
+  assert stored_options.resnet_root_convs(prefix) == convs
 
 
 def test_the_originals_own_checkpoint(testdata):
@@ -263,7 +270,7 @@ def test_a_text_in_a_folder_that_cannot_be_made(tmp_path):
   (tmp_path / 'file').touch()
   path = str(tmp_path / 'file' / 'folder' / 'text.json')
   with pytest.raises(InputError, match='cannot be written'):
-    checkpoints.write_text(path, 'x')
+    text_files.write_text(path, 'x')
 
 
 @pytest.mark.parametrize('dtype', [np.int32, np.bytes_])

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from deeplab import checkpoints, common, model_flags
+from deeplab import checkpoints, common, model_flags, stored_options
 from deeplab import flags as deeplab_flags
 from deeplab.common import InputError
 
@@ -150,7 +150,7 @@ def trained(tmp_path):
     decoder_output_stride=[4],
     model_variant='xception_41',
   )
-  checkpoints.save_options(str(tmp_path), options)
+  stored_options.save(str(tmp_path), options)
   return str(tmp_path)
 
 
@@ -249,7 +249,7 @@ def test_a_cell_comes_from_the_checkpoint(parse_flags, tmp_path):
   parse_flags(_CELL)
   options = model_flags.model_options(5, [65, 65])
   assert len(options.dense_prediction_cell_config) == 5
-  checkpoints.save_options(str(tmp_path), options)
+  stored_options.save(str(tmp_path), options)
   for arguments in [], [_CELL], ['--output_stride=8']:
     parse_flags(*arguments)
     again = model_flags.model_options(5, [97, 97], str(tmp_path))
@@ -275,7 +275,7 @@ def test_the_output_stride_of_pnasnet_is_in_its_weights(parse_flags, tmp_path):
     model_variant='nas_pnasnet',
   )
   checkpoints.save(str(tmp_path), 1, {'pnasnet/conv0/weights': np.zeros(1)})
-  checkpoints.save_options(str(tmp_path), options)
+  stored_options.save(str(tmp_path), options)
   parse_flags('--output_stride=16')
   model_flags.model_options(5, [65, 65], str(tmp_path))
   parse_flags('--output_stride=8')
@@ -334,7 +334,7 @@ def test_bad_command_lines(repository, tmp_path, arguments, message):
 def test_a_contradiction_of_the_stem_names_the_flag(parse_flags, tmp_path):
   options = common.ModelOptions({'semantic': 5}, model_variant='nas_hnasnet')
   checkpoints.save(str(tmp_path), 1, {'hnasnet/conv0/weights': np.zeros(1)})
-  checkpoints.save_options(str(tmp_path), options)
+  stored_options.save(str(tmp_path), options)
   parse_flags('--nas_stem_output_num_conv_filters=32')
   with pytest.raises(InputError, match=r'--nas_stem.*_filters contradicts'):
     model_flags.model_options(5, [65, 65], str(tmp_path))

@@ -10,7 +10,13 @@ import sys
 import keras
 import pytest
 
-from deeplab import checkpoints, common, inference, model_stats, stats
+from deeplab import (
+  common,
+  inference,
+  model_stats,
+  stats,
+  stored_options,
+)
 from deeplab.common import InputError
 from deeplab.zoo import table
 
@@ -314,7 +320,7 @@ def test_command_takes_the_flags_of_a_checkpoint(tmp_path, testdata):
   for path in (testdata / 'original').glob(f'{name}.*'):
     shutil.copy(path, tmp_path)
   options = _options(classes=5, depth_multiplier=0.5)
-  checkpoints.save_options(str(tmp_path), options)
+  stored_options.save(str(tmp_path), options)
   result = _run('--crop_size=65,65', f'--checkpoint_path={tmp_path / name}')
   assert result.returncode == 0, result.stderr
   expected = model_stats.stats(options.replace(crop_size=[65, 65]))

@@ -20,7 +20,14 @@ import pytest
 import tensorflow as tf
 
 import recipe
-from deeplab import checkpoints, common, diagnosis, frozen_graph, model
+from deeplab import (
+  checkpoints,
+  common,
+  diagnosis,
+  frozen_graph,
+  model,
+  stored_options,
+)
 from deeplab.common import InputError
 from deeplab.datasets import dataset_info
 from deeplab.evaluation import prediction
@@ -204,7 +211,7 @@ def test_download(published, tmp_path):
     'model.ckpt.index',
     'model_options.json',
   ]
-  options = checkpoints.load_options(folder)
+  options = stored_options.load(folder)
   assert options == common.ModelOptions.from_dict(
     _ENTRY.model_options().to_dict()
   )
@@ -382,7 +389,7 @@ def test_an_archive_with_only_a_frozen_graph(testdata, tmp_path):
     _ENTRY, str(tmp_path / 'zoo'), archive=str(archive)
   )
   assert checkpoints.find(folder).endswith(frozen_graph.FILE_NAME)
-  assert checkpoints.load_options(folder).depth_multiplier == 0.5
+  assert stored_options.load(folder).depth_multiplier == 0.5
 
 
 @pytest.mark.parametrize('v1', [False, True])

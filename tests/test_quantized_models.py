@@ -1,16 +1,21 @@
 """Quantisation-aware training and eight-bit export of whole networks."""
 
-import functools
 import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags as absl_flags
 
 import recipe
-from deeplab import checkpoints, common, export, inference, model, model_flags
-from deeplab import flags as deeplab_flags
+from deeplab import (
+  checkpoints,
+  common,
+  export,
+  inference,
+  model,
+  model_flags,
+  stored_options,
+)
 from deeplab.common import InputError
 from deeplab.datasets import build_voc2012_data, data_generator
 from deeplab.evaluation import metrics
@@ -214,7 +219,7 @@ def test_training_resumes_exactly(tmp_path, testdata):
 def test_begins_from_a_float_checkpoint(tmp_path, testdata):
   records = testdata / 'voc_tfrecord'
   first = _train(tmp_path / 'float', records, 2, quantize_delay_step=-1)
-  assert not checkpoints.is_quantized(first)
+  assert not stored_options.is_quantized(first)
   second = _train(
     tmp_path / 'quantized',
     records,
@@ -222,7 +227,7 @@ def test_begins_from_a_float_checkpoint(tmp_path, testdata):
     quantize_delay_step=0,
     tf_initial_checkpoint=first,
   )
-  assert checkpoints.is_quantized(second)
+  assert stored_options.is_quantized(second)
   report = checkpoints.restore(inference.build_predictor(_small()), second)
   assert not report.initialized
   # Nothing but the ranges of dropout is of no use to evaluation.
@@ -345,38 +350,17 @@ def test_calibration_images_that_cannot_be_used(tmp_path):
 # Flags.
 
 
-@pytest.fixture
-def parse(monkeypatch):
-  """Parses arguments with the model's flags alone."""
-
-  def parse(*arguments):
-    values = absl_flags.FlagValues()
-    for module in (deeplab_flags, model_flags):
-      monkeypatch.setattr(module, 'FLAGS', values)
-    with monkeypatch.context() as patch:
-      for name in dir(absl_flags):
-        if name.startswith('DEFINE_'):
-          define = functools.partial(
-            getattr(absl_flags, name), flag_values=values
-          )
-          patch.setattr(absl_flags, name, define)
-      model_flags.define_model_flags()
-    values(['script', *arguments])
-
-  return parse
-
-
 @pytest.mark.parametrize('has_options', [True, False])
 def test_the_checkpoint_says_whether_it_is_quantised(
-  has_options, parse, tmp_path
+  has_options, parse_flags, tmp_path
 ):
   options = _small(quantize_delay_step=7)
   prefix = _checkpoint(tmp_path, options)
   if has_options:
-    checkpoints.save_options(str(tmp_path / 'train'), options)
+    stored_options.save(str(tmp_path / 'train'), options)
   found = {}
   for text in ('', '--quantize_delay_step=-1', '--quantize_delay_step=3'):
-    parse(*filter(None, [text]))
+    parse_flags(*filter(None, [text]))
     found[text] = model_flags.model_options(
       21, [33, 33], prefix
     ).quantize_delay_step
@@ -384,15 +368,17 @@ def test_the_checkpoint_says_whether_it_is_quantised(
 
 
 @pytest.mark.parametrize('has_options', [True, False])
-def test_a_float_checkpoint_is_not_quantised(has_options, parse, tmp_path):
+def test_a_float_checkpoint_is_not_quantised(
+  has_options, parse_flags, tmp_path
+):
   options = _small(quantize_delay_step=-1)
   prefix = _checkpoint(tmp_path, options)
   if has_options:
-    checkpoints.save_options(str(tmp_path / 'train'), options)
-  parse('--quantize_delay_step=0')
+    stored_options.save(str(tmp_path / 'train'), options)
+  parse_flags('--quantize_delay_step=0')
   with pytest.raises(InputError, match='trained without quantisation'):
     model_flags.model_options(21, [33, 33], prefix)
-  parse()
+  parse_flags()
   assert not model_flags.model_options(21, [33, 33], prefix).is_quantized
 
 

@@ -10,7 +10,6 @@ do as well.
 
 import contextlib
 import dataclasses
-import json
 import os
 import re
 import uuid
@@ -19,7 +18,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from deeplab import common, diagnosis, frozen_graph, slim
+from deeplab import diagnosis, frozen_graph, slim, text_files
 from deeplab.common import InputError
 
 GLOBAL_STEP = 'global_step'
@@ -413,81 +412,9 @@ def _update_state(directory, prefix, keep_max):
     f'all_model_checkpoint_paths: "{os.path.basename(path)}"'
     for path in kept[len(dropped) :]
   ]
-  write_text(os.path.join(directory, 'checkpoint'), '\n'.join(lines) + '\n')
+  text_files.write_text(
+    os.path.join(directory, 'checkpoint'), '\n'.join(lines) + '\n'
+  )
   for path in dropped:
     for file in tf.io.gfile.glob(path + '.*'):
       tf.io.gfile.remove(file)
-
-
-# Model options.
-
-
-def save_options(directory, options):
-  """Writes model_options.json into a directory."""
-  write_text(
-    os.path.join(directory, common.MODEL_OPTIONS_FILE), options.to_json()
-  )
-
-
-def write_text(path, text):
-  """Writes a small file under a temporary name, then renames it."""
-  temporary = path + '.tmp'
-  if os.path.exists(path) and not os.path.isfile(path):
-    raise InputError(f'{path} cannot be written: it is no regular file.')
-  try:
-    tf.io.gfile.makedirs(os.path.dirname(path) or '.')
-    with tf.io.gfile.GFile(temporary, 'w') as file:
-      file.write(text)
-    tf.io.gfile.rename(temporary, path, overwrite=True)
-  except (OSError, tf.errors.OpError) as error:
-    if tf.io.gfile.exists(temporary):
-      tf.io.gfile.remove(temporary)
-    raise InputError(
-      f'{path} cannot be written: {_first_line(error)}'
-    ) from error
-
-
-def load_options(path):
-  """The ModelOptions beside a checkpoint, or None.
-
-  Args:
-    path: directory, prefix or file of a checkpoint.
-
-  Raises:
-    InputError: model_options.json is there and cannot be understood.
-  """
-  directory = path if tf.io.gfile.isdir(path) else os.path.dirname(path)
-  path = os.path.join(directory, common.MODEL_OPTIONS_FILE)
-  if not tf.io.gfile.exists(path):
-    return None
-  try:
-    with tf.io.gfile.GFile(path) as file:
-      text = file.read()
-    return common.ModelOptions.from_dict(json.loads(text))
-  except (ValueError, TypeError, RecursionError, tf.errors.OpError) as error:
-    raise InputError(f'{path}: not valid model options: {error}') from error
-
-
-def resnet_root_convs(path):
-  """How many 3x3 convolutions the stem of a stored `_beta` ResNet has.
-
-  Args:
-    path: directory, prefix or file of a checkpoint.
-
-  Returns:
-    2, 3, or None where the checkpoint is of another network.
-  """
-  names = read(find(path))
-  for count in (3, 2):
-    if any(re.search(rf'/conv1_{count}/weights$', name) for name in names):
-      return count
-  return None
-
-
-def is_quantized(path):
-  """Whether a checkpoint comes from quantisation-aware training.
-
-  Args:
-    path: directory, prefix or file of a checkpoint.
-  """
-  return diagnosis.is_quantized(read(find(path)))

@@ -396,7 +396,8 @@ def _best(variants, stored):
   """The best _Trial of these variants with all widths that may be meant."""
   trials = []
   for variant in variants:
-    plain = list(_trials({'model_variant': variant}, stored))
+    fields = {'model_variant': variant, **_cascade(variant, stored)}
+    plain = list(_trials(fields, stored))
     trials += plain
     if not plain or any(trial.is_complete() for trial in plain):
       continue
@@ -406,6 +407,15 @@ def _best(variants, stored):
         if trials[-1].is_complete():
           break
   return max(trials, key=_Trial.rank, default=None)
+
+
+def _cascade(variant, stored):
+  """{field: number} of the blocks of a ResNet that has more than four."""
+  if not variant.startswith('resnet'):
+    return {}
+  blocks = (re.search(r'/block([5-7])/', name) for name in stored)
+  last = max((int(block.group(1)) for block in blocks if block), default=4)
+  return {'resnet_num_blocks': last} if last > 4 else {}
 
 
 def _widths(variant, shapes, stored):

@@ -162,17 +162,45 @@ def _decoder_fields(stored, skips, guessed):
     'decoder_output_stride': strides[-1] if strides else [4],
     'decoder_output_is_logits': 'decoder/feature_projection0/biases' in stored,
   }
-  for scope, separable, summed in (
-    ('decoder_split_sep_conv0_pointwise', True, True),
-    ('decoder_conv0_pointwise', True, False),
-    ('decoder_conv0/decoder_conv0_1', False, False),
-    ('decoder_conv0', False, True),
+  for scope, separable, convs in (
+    ('decoder_split_sep_conv0_pointwise', True, None),
+    ('decoder_conv0_pointwise', True, r'decoder_conv\d+_pointwise'),
+    (
+      'decoder_conv0/decoder_conv0_1',
+      False,
+      r'decoder_conv0/decoder_conv0_\d+',
+    ),
+    ('decoder_conv0', False, None),
   ):
     weights = stored.get(f'decoder/{scope}/weights')
     if weights:
       fields['decoder_filters'] = weights[-1]
-      fields['decoder_use_sum_merge'] = summed
+      fields['decoder_use_sum_merge'] = convs is None
       if not fields['decoder_output_is_logits']:
         fields['decoder_use_separable_conv'] = separable
+      if convs:
+        fields.update(_conv_fields(stored, scope, convs))
       break
   return fields
+
+
+def _conv_fields(stored, first, pattern):
+  """Fields of the convolutions after a concatenation in the decoder.
+
+  Args:
+    stored: {official name: shape}.
+    first: scope of the first one.
+    pattern: regular expression of the scopes of all in its stage.
+  """
+  pattern = re.compile(f'decoder/{pattern}/weights')
+  depthwise = first.replace('_pointwise', '_depthwise')
+  kernel = stored.get(f'decoder/{depthwise}/depthwise_weights') or stored.get(
+    f'decoder/{first}/weights'
+  )
+  return {
+    'decoder_num_convs': sum(bool(pattern.fullmatch(n)) for n in stored),
+    'decoder_kernel_size': kernel[0],
+    'decoder_projection_filters': stored['decoder/feature_projection0/weights'][
+      -1
+    ],
+  }

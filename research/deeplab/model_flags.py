@@ -6,9 +6,10 @@ Only scripts use this module; everything below them takes plain arguments.
 from absl import flags as absl_flags
 from absl import logging
 
-from deeplab import cell_config, checkpoints, common
+from deeplab import common, flag_checks, stored_options
 from deeplab.common import InputError
-from deeplab.core import dense_prediction_cell, feature_extractor
+from deeplab.core import dense_prediction_cell
+from deeplab.flag_checks import NAS_FLAGS, NAS_FREE
 from deeplab.flags import FLAGS, define_list, is_given
 
 # Fields of ModelOptions that can change without other weights.
@@ -23,15 +24,6 @@ _FREE_FIELDS = (
   'label_weights',
   'batch_norm_decay',
   'quantize_delay_step',
-)
-
-# Flags that make up nas_architecture_options; one can change without other
-# weights.
-_NAS_FREE = 'nas_remove_os32_stride'
-_NAS_FLAGS = (
-  'nas_stem_output_num_conv_filters',
-  'nas_use_classification_head',
-  _NAS_FREE,
 )
 
 # Fields that come from flags of the same name.
@@ -64,16 +56,13 @@ _MODEL_FLAGS = (
   'batch_norm_decay',
   'quantize_delay_step',
   'use_weight_standardization',
-)
-
-# Flags of ASPP, which a dense prediction cell takes the place of.
-_ASPP_FLAGS = (
-  'add_image_level_feature',
-  'image_pooling_stride',
-  'aspp_with_separable_conv',
-  'aspp_convs_filters',
-  'aspp_with_concat_projection',
-  'aspp_with_squeeze_and_excitation',
+  'resnet_num_blocks',
+  'decoder_projection_filters',
+  'decoder_num_convs',
+  'decoder_kernel_size',
+  'vgg_fc6_kernel_size',
+  'vgg_fc_filters',
+  'vgg_side_branches',
 )
 
 
@@ -112,6 +101,18 @@ def define_model_flags(output_stride=16):
   )
   absl_flags.DEFINE_boolean(
     'use_weight_standardization', False, 'Of all convolutions of a ResNet.'
+  )
+  absl_flags.DEFINE_integer(
+    'resnet_num_blocks', 4, '4 to 7 blocks of a ResNet: the cascade of v3.'
+  )
+  absl_flags.DEFINE_integer(
+    'vgg_fc6_kernel_size', 3, 'Kernel of fc6 of VGG: 7, 4 or 3.'
+  )
+  absl_flags.DEFINE_integer(
+    'vgg_fc_filters', 1024, 'Channels of fc6 and fc7 of VGG.'
+  )
+  absl_flags.DEFINE_boolean(
+    'vgg_side_branches', False, 'Multi-scale prediction of v1.'
   )
   absl_flags.DEFINE_float(
     'batch_norm_decay',
@@ -172,6 +173,15 @@ def _define_head_flags():
     'decoder_use_sum_merge', False, 'Sum instead of concatenation.'
   )
   absl_flags.DEFINE_integer('decoder_filters', 256, 'Channels of the decoder.')
+  absl_flags.DEFINE_integer(
+    'decoder_projection_filters', 48, 'Channels of the low-level features.'
+  )
+  absl_flags.DEFINE_integer(
+    'decoder_num_convs', 2, 'Convolutions of a decoder stage.'
+  )
+  absl_flags.DEFINE_integer(
+    'decoder_kernel_size', 3, 'Kernel of the convolutions of the decoder.'
+  )
   absl_flags.DEFINE_boolean(
     'decoder_output_is_logits', False, 'The decoder gives the logits.'
   )
@@ -242,7 +252,7 @@ def model_options(num_classes, crop_size, checkpoint=None):
   Raises:
     InputError: a contradiction, or values that cannot be built.
   """
-  stored = checkpoints.load_options(checkpoint) if checkpoint else None
+  stored = stored_options.load(checkpoint) if checkpoint else None
   given = {
     name: FLAGS[name].value
     for name in _MODEL_FLAGS
@@ -261,107 +271,17 @@ def model_options(num_classes, crop_size, checkpoint=None):
   elif stored is None:
     given['resnet_root_convs'] = _auto_root_convs(checkpoint)
   if stored is None:
-    return _checked(common.ModelOptions(crop_size=crop_size, **given))
+    return flag_checks.check_model_flags(
+      common.ModelOptions(crop_size=crop_size, **given)
+    )
   logging.info(
     'Model flags taken from %s of %s.', common.MODEL_OPTIONS_FILE, checkpoint
   )
   _check_stored(stored, given, checkpoint)
   _scale_rates(stored, given)
-  return _checked(stored.replace(crop_size=crop_size, **given))
-
-
-def _checked(options):
-  """Refuses what would be accepted and then ignored."""
-  if FLAGS.master:
-    raise InputError(
-      f'--master={FLAGS.master}: TensorFlow has no sessions and no masters any '
-      'more; leave it out.'
-    )
-  variant = options.model_variant
-  backbone = feature_extractor.get_backbone(variant)
-  rounds_to_8 = 'mobilenet' in variant and options.divisible_by == 8
-  for name, applies in (
-    ('multi_grid', backbone.takes_multi_grid),
-    ('depth_multiplier', 'mobilenet' in variant),
-    ('divisible_by', variant == 'mobilenet_v2' or rounds_to_8),
-    ('resnet_root_convs', variant.endswith('_beta')),
-    *((name, variant.startswith('nas_')) for name in _NAS_FLAGS),
-  ):
-    if name in FLAGS and is_given(name) and not applies:
-      raise InputError(
-        f'--{name}={FLAGS[name].value} has no effect on '
-        f'--model_variant={variant}; leave it out.'
-      )
-  if (
-    variant == 'nas_pnasnet'
-    and options.output_stride != 32
-    and is_given(_NAS_FREE)
-    and FLAGS[_NAS_FREE].value
-  ):
-    raise InputError(
-      f'--{_NAS_FREE} has no effect on nas_pnasnet with --output_stride='
-      f'{options.output_stride}: it has no stride of 32. Leave it out.'
-    )
-  _check_head_flags(options)
-  if (
-    options.atrous_rates
-    and not options.aspp_with_batch_norm
-    and options.logits_kernel_size == 1
-  ):
-    # As in the original; hardly what anybody wants.
-    logging.warning(
-      'With --aspp_with_batch_norm=false the atrous rates %s are those of the '
-      'logits convolutions, and 1x1 convolutions have none: %d equal branches '
-      'are summed. The DeepLab v2 head has --logits_kernel_size=3.',
-      list(options.atrous_rates),
-      len(options.atrous_rates),
-    )
-  return options
-
-
-def _check_head_flags(options):
-  """Refuses flags of parts that the head does not have."""
-  cell = options.dense_prediction_cell_config
-  no_aspp = cell and 'a dense prediction cell, which takes the place of ASPP'
-  if not options.aspp_with_batch_norm:
-    no_aspp = 'no aspp_with_batch_norm, which leaves ASPP out'
-  no_pooling = (
-    not options.add_image_level_feature and 'no add_image_level_feature'
+  return flag_checks.check_model_flags(
+    stored.replace(crop_size=crop_size, **given)
   )
-  pools = cell and cell_config.pools(cell)
-  no_gate = not options.aspp_with_squeeze_and_excitation
-  no_decoder = not options.decoder_output_stride and 'no decoder_output_stride'
-  for name, reason in (
-    *((name, no_aspp) for name in _ASPP_FLAGS),
-    # Without ASPP these are the rates of the logits convolutions.
-    ('atrous_rates', cell and no_aspp),
-    ('image_pooling_crop_size', not pools and (no_aspp or no_pooling)),
-    ('image_pooling_stride', no_pooling),
-    (
-      'dense_prediction_cell_json',
-      cell and not options.aspp_with_batch_norm and 'no aspp_with_batch_norm',
-    ),
-    ('aspp_with_squeeze_and_excitation', no_pooling),
-    (
-      'image_se_uses_qsigmoid',
-      no_gate and 'no aspp_with_squeeze_and_excitation',
-    ),
-    (
-      'logits_kernel_size',
-      options.decoder_output_is_logits
-      and options.logits_kernel_size != 1
-      and 'decoder_output_is_logits',
-    ),
-    ('decoder_use_separable_conv', no_decoder),
-    ('decoder_use_sum_merge', no_decoder),
-    ('decoder_filters', no_decoder),
-  ):
-    # To switch off what is not there is no contradiction.
-    if reason and is_given(name) and FLAGS[name].value is not False:
-      raise InputError(
-        f'--{name}={FLAGS[name].value} has no effect with {reason}; leave it '
-        'out.'
-      )
 
 
 def _cell(stored):
@@ -381,7 +301,7 @@ def _quantization(given, stored, checkpoint):
   if stored is not None:
     is_quantized = stored.is_quantized
   else:
-    is_quantized = checkpoints.is_quantized(checkpoint)
+    is_quantized = stored_options.is_quantized(checkpoint)
   if not is_given('quantize_delay_step'):
     return {'quantize_delay_step': 0} if is_quantized and not stored else {}
   if given['quantize_delay_step'] >= 0 and not is_quantized:
@@ -397,12 +317,12 @@ def _quantization(given, stored, checkpoint):
 def _auto_root_convs(checkpoint):
   if checkpoint is None:
     return 2
-  return checkpoints.resnet_root_convs(checkpoint) or 2
+  return stored_options.resnet_root_convs(checkpoint) or 2
 
 
 def _nas_options(stored):
   """nas_architecture_options, as far as flags say anything about them."""
-  given = {name: FLAGS[name].value for name in _NAS_FLAGS if is_given(name)}
+  given = {name: FLAGS[name].value for name in NAS_FLAGS if is_given(name)}
   if given and stored:
     return {**(stored.nas_architecture_options or {}), **given}
   return given or None
@@ -433,8 +353,8 @@ def _shape_of_weights(model_variant, field, value):
   if field == 'atrous_rates':
     return len(value or ())
   if field == 'nas_architecture_options':
-    value = {name: FLAGS[name].default for name in _NAS_FLAGS} | (value or {})
-    del value[_NAS_FREE]
+    value = {name: FLAGS[name].default for name in NAS_FLAGS} | (value or {})
+    del value[NAS_FREE]
   return _plain(value)
 
 
@@ -442,7 +362,7 @@ def _flag_of(field):
   names = {
     'outputs_to_num_classes': 'dataset or --num_classes',
     'dense_prediction_cell_config': 'dense_prediction_cell_json',
-    'nas_architecture_options': ', --'.join(filter(is_given, _NAS_FLAGS)),
+    'nas_architecture_options': ', --'.join(filter(is_given, NAS_FLAGS)),
   }
   return names.get(field, field)
 

@@ -12,7 +12,14 @@ import json
 from absl import flags as absl_flags
 from absl import logging
 
-from deeplab import checkpoints, common, flags, model_flags
+from deeplab import (
+  checkpoints,
+  common,
+  flags,
+  model_flags,
+  stored_options,
+  text_files,
+)
 from deeplab.common import InputError
 from deeplab.stats import COUNTS, PARTS, ModelStats, stats
 
@@ -180,7 +187,7 @@ def _model_options():
   checkpoint, num_classes = None, FLAGS.num_classes
   if FLAGS.checkpoint_path is not None:
     checkpoint = checkpoints.find(FLAGS.checkpoint_path)
-    stored = checkpoints.load_options(checkpoint) is not None
+    stored = stored_options.load(checkpoint) is not None
     if stored and not flags.is_given('num_classes'):
       num_classes = None
   return model_flags.model_options(num_classes, FLAGS.crop_size, checkpoint)
@@ -200,7 +207,7 @@ def main():
   if FLAGS.output is None:
     print(text, end='')
   else:
-    checkpoints.write_text(FLAGS.output, text)
+    text_files.write_text(FLAGS.output, text)
     logging.info('Wrote %s', FLAGS.output)
 
 

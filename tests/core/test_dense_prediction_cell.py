@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import recipe
 import reference
-from deeplab import checkpoints, common, inference, model, slim
+from deeplab import checkpoints, common, inference, model, slim, stored_options
 from deeplab.common import InputError
 from deeplab.core import dense_prediction_cell
 
@@ -137,15 +137,15 @@ def test_faults_name_item_key_and_values(tmp_path, index, changes, parts):
 
 
 def test_faults_in_model_options_name_the_file(tmp_path):
-  checkpoints.save_options(str(tmp_path), _options(_SMALL))
-  loaded = checkpoints.load_options(str(tmp_path))
+  stored_options.save(str(tmp_path), _options(_SMALL))
+  loaded = stored_options.load(str(tmp_path))
   assert loaded.dense_prediction_cell_config == _SMALL
   path = tmp_path / common.MODEL_OPTIONS_FILE
   values = json.loads(path.read_text())
   values['dense_prediction_cell_config'][1] = 'conv'
   path.write_text(json.dumps(values))
   with pytest.raises(InputError, match=f'{path}.*item 1, .*an object'):
-    checkpoints.load_options(str(tmp_path))
+    stored_options.load(str(tmp_path))
 
 
 def test_a_cell_needs_rates_of_one_or_more():

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deeplab import checkpoints, common
+from deeplab import checkpoints, common, stored_options
 from deeplab.common import InputError
 from deeplab.datasets import data_generator
 from deeplab.training import config as config_lib
@@ -108,7 +108,7 @@ def test_folder_holds_the_newest_checkpoints_and_descriptions(trained):
     'model.ckpt-4.index',
     'model.ckpt-6.index',
   ]
-  options = checkpoints.load_options(str(folder))
+  options = stored_options.load(str(folder))
   assert options.to_dict() == config.model_options.to_dict()
   info = json.loads((folder / 'dataset_info.json').read_text())
   assert info['num_classes'] == 21

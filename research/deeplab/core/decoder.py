@@ -11,9 +11,6 @@ from deeplab.core import aspp, feature_extractor, utils
 
 DECODER_SCOPE = 'decoder'
 
-# Channels that low-level features are reduced to (table 1 of the paper).
-_PROJECTION_FILTERS = 48
-
 
 def refine_by_decoder(
   features,
@@ -45,7 +42,7 @@ def refine_by_decoder(
   """
   backbone = feature_extractor.get_backbone(model_options.model_variant)
   filters = model_options.decoder_filters
-  projection_filters = _PROJECTION_FILTERS
+  projection_filters = model_options.decoder_projection_filters
   if model_options.decoder_use_sum_merge:
     projection_filters = filters
   linear = {}
@@ -99,16 +96,20 @@ def _merge_by_sum(net, skip, options, weight_decay, suffix):
 
 
 def _merge_by_concat(net, skip, options, weight_decay, suffix):
-  """Concatenation, then two 3x3 convolutions (v3+, table 2)."""
+  """Concatenation, then 3x3 convolutions, two by default (v3+, table 2)."""
   net = keras.ops.concatenate([net, skip], axis=-1)
-  filters = options.decoder_filters
+  filters, size = options.decoder_filters, options.decoder_kernel_size
+  repetitions = options.decoder_num_convs
   if not options.decoder_use_separable_conv or options.decoder_output_is_logits:
     scope = f'decoder_conv0{suffix}'
-    return slim.repeat(net, 2, slim.conv2d, filters, 3, scope=scope)
-  for i in range(2):
+    return slim.repeat(
+      net, repetitions, slim.conv2d, filters, size, scope=scope
+    )
+  for i in range(repetitions):
     net = utils.split_separable_conv2d(
       net,
       filters,
+      kernel_size=size,
       weight_decay=weight_decay,
       scope=f'decoder_conv{i}{suffix}',
     )

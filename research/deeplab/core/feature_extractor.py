@@ -85,6 +85,7 @@ def _build_resnet(num_layers, is_beta):
         is_training=is_training,
         output_stride=options.output_stride,
         multi_grid=options.multi_grid,
+        num_blocks=options.resnet_num_blocks,
       )
 
   return build

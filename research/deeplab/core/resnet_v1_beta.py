@@ -111,21 +111,23 @@ def root_block(net, root_convs, depth=64):
   return net
 
 
-def _blocks(num_layers, multi_grid):
-  """The four blocks of ResNet-18, 50 or 101."""
+def _blocks(num_layers, multi_grid, num_blocks):
+  """The blocks of ResNet-18, 50 or 101; those after block4 are its copies."""
   units = _UNITS[num_layers]
+  units += units[-1:] * (num_blocks - len(units))
   multi_grid = multi_grid or [1] * units[-1]
   if len(multi_grid) != units[-1]:
     raise InputError(
       f'multi_grid of resnet_v1_{num_layers} must have {units[-1]} values, one '
-      f'for each unit of block4. Received: multi_grid={list(multi_grid)}.'
+      'for each unit of block4 and of its copies. Received: multi_grid='
+      f'{list(multi_grid)}.'
     )
   blocks = []
   for i, num_units in enumerate(units):
-    last = i == len(units) - 1
-    rates = multi_grid if last else [1] * num_units
-    strides = [1] * (num_units - 1) + [1 if last else 2]
-    base_depth = 64 * 2**i
+    rates = multi_grid if i >= 3 else [1] * num_units
+    is_last = i == num_blocks - 1
+    strides = [1] * (num_units - 1) + [1 if is_last else 2]
+    base_depth = 64 * 2 ** min(i, 3)
     if num_layers == 18:
       unit_fn, depths = lite_bottleneck, {'depth': base_depth}
     else:
@@ -146,6 +148,7 @@ def resnet_v1_beta(
   is_training=False,
   output_stride=None,
   multi_grid=None,
+  num_blocks=4,
   scope=None,
 ):
   """A ResNet v1 without its classifier.
@@ -155,8 +158,11 @@ def resnet_v1_beta(
     num_layers: 18, 50 or 101.
     root_convs: number of 3x3 convolutions of the stem, None for the 7x7 one.
     is_training: whether batch norm uses batch statistics.
-    output_stride: 4, 8, 16, 32 or None for 32.
-    multi_grid: unit rates of block4; three values, for ResNet-18 two.
+    output_stride: 4, 8, 16, 32, twice as much for each block after the
+      fourth, or None for the largest.
+    multi_grid: unit rates of block4 and its copies; three values, for ResNet-18
+      two.
+    num_blocks: 4, or up to 7 for the cascade of v3 (section 3.2).
     scope: name, 'resnet_v1_<num_layers>' by default.
 
   Returns:
@@ -183,7 +189,7 @@ def resnet_v1_beta(
       depth = 16 if num_layers == 18 else 64
       net = root_block(inputs, root_convs, depth)
     net = slim.max_pool2d(net, 3, stride=2, padding='SAME', scope='pool1')
-    blocks = _blocks(num_layers, multi_grid)
+    blocks = _blocks(num_layers, multi_grid, num_blocks)
     net = resnet_utils.stack_blocks_dense(net, blocks, output_stride, 4)
     return net, end_points
 

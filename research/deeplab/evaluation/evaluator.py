@@ -5,7 +5,7 @@ import os
 
 import tensorflow as tf
 
-from deeplab import checkpoints, common
+from deeplab import common, text_files
 from deeplab.common import InputError
 from deeplab.evaluation import metrics, prediction
 
@@ -71,7 +71,7 @@ def write_results(matrix, logdir, writer, step, prefix, tag, class_names=None):
   }
   text = json.dumps(values, indent=1, allow_nan=False) + '\n'
   for name in (f'miou_{step}.json', LATEST_FILE):
-    checkpoints.write_text(os.path.join(logdir, name), text)
+    text_files.write_text(os.path.join(logdir, name), text)
   with writer.as_default(step=step):
     for name, value in scalars.items():
       tf.summary.scalar(name, value)

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from deeplab import checkpoints, common, model
+from deeplab import checkpoints, common, model, stored_options
 from deeplab.common import InputError
 from deeplab.datasets import data_generator
 from deeplab.training import strategies, summaries, train_step
@@ -112,7 +112,7 @@ def _describe(config, dataset):
   """Writes what eval, vis and export need to know beside the checkpoints."""
   try:
     checkpoints.remove_unfinished(config.train_logdir)
-    checkpoints.save_options(config.train_logdir, config.model_options)
+    stored_options.save(config.train_logdir, config.model_options)
     dataset.info.save(config.train_logdir)
   except (OSError, tf.errors.OpError) as error:
     raise InputError(

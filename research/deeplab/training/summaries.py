@@ -10,7 +10,7 @@ import tensorflow as tf
 import tqdm
 from absl import logging
 
-from deeplab import checkpoints
+from deeplab import text_files
 from deeplab.common import InputError
 from deeplab.training import train_step
 
@@ -41,7 +41,7 @@ class TrainLog:
     self.path = os.path.join(folder, LOG_FILE)
     try:
       lines = self._kept_lines(start_step)
-      checkpoints.write_text(
+      text_files.write_text(
         self.path, ''.join(json.dumps(line) + '\n' for line in lines)
       )
       self._file = open(self.path, 'a', encoding='utf-8')  # noqa: SIM115

@@ -17,7 +17,7 @@ import zlib
 
 from tqdm import tqdm
 
-from deeplab import checkpoints, diagnosis
+from deeplab import checkpoints, diagnosis, stored_options
 from deeplab.common import InputError
 from deeplab.zoo.entry import BACKBONE
 
@@ -380,7 +380,7 @@ def _describe(entry, folder):
   """Writes what eval.py, vis.py and export_model.py need to know."""
   if entry.kind == BACKBONE:
     return
-  checkpoints.save_options(folder, entry.model_options())
+  stored_options.save(folder, entry.model_options())
   entry.info.save(folder)
 
 
