@@ -144,12 +144,12 @@ def test_trains_evaluates_and_exports(case, tmp_path, records):
     height, width = batch[common.ORIGINAL_IMAGE].shape[1:3]
     labels = predict(batch[common.IMAGE])[:, :height, :width]
     np.testing.assert_array_equal(outputs['SemanticPredictions'], labels)
-    # Labels alone may say little: after ten steps most are of one class.
+    # Labels alone may say little: after ten steps most are of one class. Nor
+    # do probabilities near 0 and 1; their logarithms do.
     probabilities = network(batch[common.IMAGE])['semantic_prob'].numpy()
-    probabilities = probabilities[:, :height, :width]
-    assert probabilities.std(axis=(1, 2)).max() > 1e-4
+    wanted = np.log(probabilities[:, :height, :width] + 1e-30)
+    found = np.log(outputs['SemanticProbabilities'].numpy() + 1e-30)
     # The exported graph is optimised, this network is not: they round
     # differently.
-    np.testing.assert_allclose(
-      outputs['SemanticProbabilities'], probabilities, atol=1e-4
-    )
+    spread = wanted.std(axis=(1, 2)).max()
+    assert np.abs(found - wanted).max() < 0.01 * spread

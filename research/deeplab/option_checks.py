@@ -133,6 +133,13 @@ def validate(options):
     'use_weight_standardization applies to ResNet. Received: '
     f'model_variant={options.model_variant!r}.',
   )
+  check(
+    options.resnet_num_blocks == 4
+    or options.model_variant.startswith('resnet'),
+    'resnet_num_blocks applies to ResNet. Received: '
+    f'resnet_num_blocks={options.resnet_num_blocks}, '
+    f'model_variant={options.model_variant!r}.',
+  )
 
 
 def _check_nas(options):

@@ -6,7 +6,7 @@ import pytest
 
 import recipe
 import reference
-from deeplab import checkpoints, common, slim
+from deeplab import checkpoints, common, diagnosis, slim
 from deeplab.core import decoder
 
 _SIZE = (17, 21)
@@ -59,6 +59,59 @@ def test_concatenation(bounded):
     scope = f'decoder_conv{i}'
     net = reference.separable(net, (1, 1), values, scope, activation)
   _check(outputs, net)
+
+
+@pytest.mark.parametrize('is_separable', [False, True])
+@pytest.mark.parametrize('repetitions', [1, 3])
+def test_structures_of_table_2(repetitions, is_separable):
+  """v3+, table 2; the channels of the projection are those of table 1."""
+  net, skip, outputs, values = _run(
+    decoder_num_convs=repetitions,
+    decoder_projection_filters=8,
+    decoder_use_separable_conv=is_separable,
+  )
+  skip = reference.conv2d(skip, values, 'feature_projection0')
+  assert skip.shape[-1] == 8
+  net = np.concatenate([reference.resize(net, _SIZE), skip], axis=-1)
+  for i in range(repetitions):
+    if is_separable:
+      net = reference.separable(net, (1, 1), values, f'decoder_conv{i}')
+    else:
+      scope = f'decoder_conv0/decoder_conv0_{i + 1}'
+      net = reference.conv2d(net, values, scope)
+  _check(outputs, net)
+
+
+def test_a_1x1_convolution_in_the_decoder():
+  net, skip, outputs, values = _run(
+    decoder_num_convs=1,
+    decoder_kernel_size=1,
+    decoder_use_separable_conv=False,
+  )
+  skip = reference.conv2d(skip, values, 'feature_projection0')
+  net = np.concatenate([reference.resize(net, _SIZE), skip], axis=-1)
+  assert values['decoder_conv0/decoder_conv0_1/weights'].shape == (1, 1, 51, 4)
+  net = reference.conv2d(net, values, 'decoder_conv0/decoder_conv0_1')
+  _check(outputs, net)
+
+
+@pytest.mark.parametrize('is_separable', [False, True])
+@pytest.mark.parametrize('strides', [[4], [8, 4]])
+def test_a_checkpoint_tells_its_structure(strides, is_separable):
+  options = common.ModelOptions(
+    {'semantic': 4},
+    crop_size=[65, 65],
+    output_stride=16,
+    decoder_output_stride=strides,
+    decoder_use_separable_conv=is_separable,
+    decoder_num_convs=3,
+    decoder_kernel_size=5,
+    decoder_filters=32,
+    decoder_projection_filters=16,
+  )
+  fields = diagnosis.infer_options(diagnosis.model_shapes(options))
+  found = common.ModelOptions(**fields, output_stride=16, crop_size=[65, 65])
+  assert found == options
 
 
 @pytest.mark.parametrize('is_separable', [False, True])
