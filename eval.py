@@ -8,13 +8,15 @@ them as JSON and for TensorBoard under --eval_logdir. --checkpoint_dir may be
 the directory of a training run, which is followed (without end unless
 --max_number_of_evaluations or --timeout_secs say otherwise), or one
 checkpoint. Multi-scale test: --eval_scales=0.5,...,1.75 --add_flipped_images.
+Boundary quality: --trimap_widths=1,2,...,40.
 """
 
 from absl import flags as absl_flags
 
 from deeplab import flags, model_flags
+from deeplab.common import InputError
 from deeplab.datasets import data_generator
-from deeplab.evaluation import evaluator, prediction
+from deeplab.evaluation import evaluator, prediction, trimap
 
 FLAGS = flags.FLAGS
 
@@ -46,6 +48,19 @@ def _define_flags():
   absl_flags.DEFINE_string('dataset', 'pascal_voc_seg', 'Name of the data set.')
   absl_flags.DEFINE_string('eval_split', 'val', 'Split to evaluate on.')
   absl_flags.DEFINE_string('dataset_dir', None, 'Folder of the TFRecord files.')
+  flags.define_list(
+    'trimap_widths',
+    None,
+    'Evaluate bands of so many pixels around object boundaries as well, for '
+    'example 1,2,...,40.',
+  )
+  absl_flags.DEFINE_enum(
+    'trimap_boundary',
+    trimap.ANY,
+    trimap.BOUNDARIES,
+    "What a boundary is: pixels with the ignore label (void, the papers' "
+    'measure), of another class (classes), or any of the two.',
+  )
   flags.require('checkpoint_dir', 'eval_logdir', 'dataset_dir')
 
 
@@ -71,6 +86,11 @@ def _make_options(num_classes, checkpoint):
 
 
 def main():
+  if flags.is_given('trimap_boundary') and FLAGS.trimap_widths is None:
+    raise InputError(
+      f'--trimap_boundary={FLAGS.trimap_boundary} has no effect without '
+      '--trimap_widths.'
+    )
   job = prediction.Job(
     checkpoint_dir=FLAGS.checkpoint_dir,
     make_dataset=_make_dataset,
@@ -83,7 +103,12 @@ def main():
     interval_secs=FLAGS.eval_interval_secs,
     timeout_secs=FLAGS.timeout_secs,
   )
-  evaluator.run(job, FLAGS.eval_logdir)
+  evaluator.run(
+    job,
+    FLAGS.eval_logdir,
+    trimap_widths=FLAGS.trimap_widths,
+    trimap_boundary=FLAGS.trimap_boundary,
+  )
 
 
 if __name__ == '__main__':

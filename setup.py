@@ -36,10 +36,12 @@ setuptools.setup(
   install_requires=[
     'absl-py>=2.1',
     'keras>=3.10',
+    'matplotlib>=3.8',
     'numpy>=1.26',
     'pillow>=10.0',
     # What tensorflow-metadata wants there; pip searches for very long without.
     'protobuf>=6.31.1,<=6.32; python_version < "3.11"',
+    'scipy>=1.11',
     'tensorboard>=2.20',
     'tensorflow>=2.20',
     'tensorflow-datasets>=4.9.7',

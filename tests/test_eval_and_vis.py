@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from absl import flags as absl_flags
+from PIL import Image
 
 from deeplab import flags
 
@@ -140,6 +142,63 @@ def test_published_checkpoint_on_real_images(
       assert value is None
     else:
       assert value == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--trimap_boundary=void'], 'no effect without --trimap_widths'),
+    (['--trimap_widths=5,2'], 'must be ascending widths'),
+  ],
+)
+def test_trimap_flags_are_checked_first(
+  arguments, message, repository, testdata, tmp_path
+):
+  done = _run(
+    repository,
+    'eval',
+    f'--checkpoint_dir={tmp_path}/model.ckpt-5',
+    f'--eval_logdir={tmp_path}/logs',
+    f'--dataset_dir={testdata}/voc_tfrecord',
+    *arguments,
+  )
+  assert done.returncode == 1 and 'Traceback' not in done.stderr
+  assert message in done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_trimap_on_real_images(
+  repository, published_checkpoint, real_data, tmp_path
+):
+  """The papers' bands, dilated here as their published code does it."""
+  ndimage = pytest.importorskip('scipy.ndimage')
+  folder = real_data('VOCdevkit/VOC2012')
+  checkpoint = published_checkpoint('deeplabv3_mnv2_pascal_trainval')
+  _convert_voc(repository, folder, tmp_path / 'tfrecord')
+  done = _run(
+    repository,
+    'eval',
+    f'--checkpoint_dir={checkpoint}',
+    f'--eval_logdir={tmp_path}/eval',
+    f'--dataset_dir={tmp_path}/tfrecord',
+    '--trimap_widths=1,10,40',
+    '--trimap_boundary=void',
+  )
+  assert done.returncode == 0, done.stderr
+  names = folder / 'ImageSets' / 'Segmentation' / 'val.txt'
+  void = []
+  for name in names.read_text().split():
+    path = folder / 'SegmentationClass' / f'{name}.png'
+    void.append(np.array(Image.open(path)) == 255)
+  values = json.loads((tmp_path / 'eval' / 'trimap_30000.json').read_text())
+  miou = {1: 0.4238, 10: 0.6454, 40: 0.7583}
+  for row in values['trimap']['bands']:
+    size = 2 * row['width'] + 1
+    assert row['num_pixels'] == sum(
+      (ndimage.maximum_filter(item, size, mode='constant') & ~item).sum()
+      for item in void
+    )
+    assert row['miou'] == pytest.approx(miou[row['width']], abs=2e-4)
 
 
 def _convert_voc(repository, folder, output):

@@ -72,6 +72,12 @@ def test_bad_lists(text):
     deeplab_flags._ListParser(float).parse(text)
 
 
+def test_elided_whole_numbers():
+  parser = deeplab_flags._ListParser(int)
+  assert parser.parse('1,...,4') == [1, 2, 3, 4]
+  assert parser.parse('1,3,...,7') == [1, 3, 5, 7]
+
+
 def test_repeated_and_comma_separated(parse_flags):
   assert parse_flags('--atrous_rates=6,12,18').atrous_rates == [6, 12, 18]
   flags = parse_flags('--atrous_rates=6', '--atrous_rates=12')

@@ -75,6 +75,7 @@ class _ListParser(flags.ArgumentParser):
 
   def __init__(self, convert):
     self._convert = convert
+    self._step = 1 if convert is int else 0.25
     self.syntactic_help = 'comma separated, or the flag repeated'
 
   def parse(self, argument):
@@ -95,7 +96,11 @@ class _ListParser(flags.ArgumentParser):
     return [self._convert(item) for item in items]
 
   def _fill(self, items):
-    """An ellipsis goes on with the step of the two numbers before it."""
+    """An ellipsis goes on with the step of the two numbers before it.
+
+    After one number alone the step is 1 for whole numbers and, for scales,
+    0.25.
+    """
     at = items.index('...')
     if items.count('...') > 1 or at == 0 or at != len(items) - 2:
       raise ValueError(
@@ -103,7 +108,7 @@ class _ListParser(flags.ArgumentParser):
       )
     values = [self._convert(item) for item in items[:at]]
     last = self._convert(items[-1])
-    step = values[-1] - values[-2] if at > 1 else 0.25
+    step = values[-1] - values[-2] if at > 1 else self._step
     if step <= 0 or last <= values[-1]:
       raise ValueError("the numbers around '...' must increase")
     count = round((last - values[-1]) / step)

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from deeplab import common
 from deeplab.common import InputError
-from deeplab.datasets import data_generator
-from deeplab.evaluation import evaluator, metrics, prediction
+from deeplab.datasets import data_generator, dataset_info
+from deeplab.evaluation import evaluator, metrics, prediction, trimap
 
 _TESTDATA = pathlib.Path(__file__).parents[1] / 'testdata'
 _GOLDEN = np.load(_TESTDATA / 'e2e_predictions.npz')
@@ -109,6 +109,101 @@ def test_results_as_json_and_events(tmp_path):
   assert events['eval/miou_1.0_class_1', 7] == pytest.approx(1.0)
   assert math.isnan(events['eval/miou_1.0_class_2', 7])
   assert not list(tmp_path.glob('*.partial'))
+
+
+@pytest.mark.parametrize('batch_size', [1, 3])
+def test_trimap_of_padded_images(batch_size):
+  """Images of several sizes, padded to the crop with the ignore label."""
+  found = trimap.Trimap(21, 255, [1, 4, 15])
+  matrix = evaluator.evaluate(_Golden('single'), _dataset(batch_size), found)
+  assert found.num_images == 3
+  np.testing.assert_array_equal(found.whole().counts, matrix.counts)
+  plain = trimap.Trimap(21, 255, [1, 4, 15])
+  predict = _Golden('single')
+  sizes = set()
+  for batch in _dataset().iterate():
+    height, width = batch['original_image'].shape[1:3]
+    labels, predictions = batch['label'].numpy(), predict(batch['image'])
+    sizes.add((height, width))
+    plain.update(labels[:, :height, :width], predictions[:, :height, :width])
+  assert len(sizes) == 3
+  assert trimap.to_dict(found) == trimap.to_dict(plain)
+
+
+class _Stub:
+  """In the place of prediction.Predictor."""
+
+  def __init__(self, *unused):
+    self._golden = _Golden('single')
+
+  def restore(self, unused_prefix):
+    return 7
+
+  def __call__(self, images):
+    return self._golden(images)
+
+
+def _trimap_job(monkeypatch, make_dataset):
+  monkeypatch.setattr(prediction, 'Predictor', _Stub)
+  monkeypatch.setattr(
+    prediction, 'checkpoint_paths', lambda *unused: iter(['run/model.ckpt-7'])
+  )
+  options = common.ModelOptions({'semantic': 21})
+  return prediction.Job('run', make_dataset, lambda *unused: options, [129] * 2)
+
+
+def test_trimap_as_table_json_events_and_plot(tmp_path, monkeypatch, capsys):
+  job = _trimap_job(monkeypatch, lambda unused: _dataset())
+  values = evaluator.run(job, str(tmp_path), [2, 5], 'void')
+  expected = trimap.Trimap(21, 255, [2, 5], 'void')
+  evaluator.evaluate(_Golden('single'), _dataset(), expected)
+  assert values['trimap'] == trimap.to_dict(expected)
+  assert json.loads((tmp_path / 'miou_7.json').read_text()) == values
+  stored = json.loads((tmp_path / 'trimap_7.json').read_text())
+  assert stored['trimap'] == values['trimap']
+  assert stored['step'] == 7 and stored['class_names'][20] == 'tvmonitor'
+  two, five = values['trimap']['bands']
+  assert two['num_pixels'] < five['num_pixels']
+  events = _events(tmp_path)
+  assert events['trimap/miou_1.0_width_5', 7] == pytest.approx(five['miou'])
+  assert (tmp_path / 'trimap_7.png').read_bytes().startswith(b'\x89PNG')
+  assert not list(tmp_path.glob('*.tmp'))
+  printed = capsys.readouterr().out
+  assert trimap.to_table(values['trimap']) in printed
+
+
+class _Unlabelled:
+  """A data set of one image, all of it ignored."""
+
+  num_of_classes, ignore_label, num_examples = 21, 255, 1
+  has_labels, split_name = True, 'val'
+  info = dataset_info.DatasetInfo('unlabelled', 21)
+
+  def iterate(self):
+    yield {
+      common.IMAGE: tf.zeros([1, 129, 129, 3]),
+      common.LABEL: tf.fill([1, 129, 129, 1], 255),
+      common.IMAGE_NAME: tf.constant(['town']),
+      data_generator.RESIZED_HEIGHT: tf.constant([129]),
+      data_generator.RESIZED_WIDTH: tf.constant([129]),
+    }
+
+
+def test_ignored_labels_are_an_error_after_the_rest(tmp_path, monkeypatch):
+  job = _trimap_job(monkeypatch, lambda unused: _Unlabelled())
+  with pytest.raises(InputError, match=r'--eval_split=val .*have the ignore'):
+    evaluator.run(job, str(tmp_path), [2, 5])
+  stored = json.loads((tmp_path / 'miou_7.json').read_text())
+  assert stored['num_images'] == 1 and stored['num_pixels'] == 0
+  assert 'trimap' not in stored
+  assert not list(tmp_path.glob('trimap*'))
+
+
+def test_trimap_options_are_checked_first(tmp_path):
+  job = prediction.Job('run', None, None, [129, 129])
+  with pytest.raises(InputError, match='ascending'):
+    evaluator.run(job, str(tmp_path / 'logs'), [5, 2])
+  assert not (tmp_path / 'logs').exists()
 
 
 def test_run_follows_training(tmp_path, monkeypatch, capsys):

@@ -1,25 +1,29 @@
 """Evaluates a network on a labelled split, once or as training goes on."""
 
 import json
+import math
 import os
 
 import tensorflow as tf
 
 from deeplab import common, text_files
 from deeplab.common import InputError
-from deeplab.evaluation import metrics, prediction
+from deeplab.datasets import data_generator
+from deeplab.evaluation import metrics, plot_trimap, prediction
+from deeplab.evaluation import trimap as trimap_lib
 
 # The newest evaluation, beside one miou_<step>.json for each.
 LATEST_FILE = 'miou_latest.json'
 
 
-def evaluate(predict, dataset):
+def evaluate(predict, dataset, trimap=None):
   """Counts labels against predictions over a whole split.
 
   Args:
     predict: images, float32 [batch, height, width, 3] in 0..255, to integer
       labels [batch, height, width].
     dataset: a data_generator.Dataset that is neither shuffled nor repeated.
+    trimap: a trimap.Trimap to count with as well, or None.
 
   Returns:
     A metrics.ConfusionMatrix.
@@ -34,15 +38,26 @@ def evaluate(predict, dataset):
     )
   matrix = metrics.ConfusionMatrix(dataset.num_of_classes, dataset.ignore_label)
   for batch in prediction.batches(dataset, 'Evaluating'):
-    matrix.update(
+    counted = (
       batch[common.LABEL],
       predict(batch[common.IMAGE]),
       batch[common.IMAGE_NAME],
     )
+    matrix.update(*counted)
+    if trimap is not None:
+      # Where the padding begins is no boundary.
+      sizes = zip(
+        batch[data_generator.RESIZED_HEIGHT],
+        batch[data_generator.RESIZED_WIDTH],
+        strict=True,
+      )
+      trimap.update(*counted, sizes=sizes)
   return matrix
 
 
-def write_results(matrix, logdir, writer, step, prefix, tag, class_names=None):
+def write_results(
+  matrix, logdir, writer, step, prefix, tag, class_names=None, trimap=None
+):
   """Writes an evaluation as JSON files and for TensorBoard.
 
   Args:
@@ -53,11 +68,13 @@ def write_results(matrix, logdir, writer, step, prefix, tag, class_names=None):
     prefix: the checkpoint.
     tag: see `metrics.predictions_tag`.
     class_names: one name for each class, or None.
+    trimap: a trimap.Trimap that holds pixels, for trimap_<step>.json and .png
+      as well; or None.
 
   Returns:
     The values written as JSON: those of `metrics.to_dict`, and 'step',
-    'checkpoint', 'tag' and 'scalars' (the official TensorBoard tags, None for
-    NaN).
+    'checkpoint', 'tag', 'scalars' (the official TensorBoard tags, None for
+    NaN) and, if there is one, 'trimap' (see `trimap.to_dict`).
   """
   scalars = metrics.official_scalars(matrix, tag)
   values = {
@@ -69,9 +86,11 @@ def write_results(matrix, logdir, writer, step, prefix, tag, class_names=None):
       name: None if value != value else value for name, value in scalars.items()
     },
   }
-  text = json.dumps(values, indent=1, allow_nan=False) + '\n'
+  if trimap is not None:
+    values['trimap'] = trimap_lib.to_dict(trimap)
+    scalars.update(_write_trimap(values, logdir, class_names))
   for name in (f'miou_{step}.json', LATEST_FILE):
-    text_files.write_text(os.path.join(logdir, name), text)
+    _write_json(os.path.join(logdir, name), values)
   with writer.as_default(step=step):
     for name, value in scalars.items():
       tf.summary.scalar(name, value)
@@ -79,7 +98,41 @@ def write_results(matrix, logdir, writer, step, prefix, tag, class_names=None):
   return values
 
 
-def run(job, eval_logdir):
+def _write_json(path, values):
+  text = json.dumps(values, indent=1, allow_nan=False) + '\n'
+  text_files.write_text(path, text)
+
+
+def _write_trimap(values, logdir, class_names):
+  """Writes trimap_<step>.json and .png.
+
+  Args:
+    values: what `write_results` is going to return.
+    logdir: folder for the files.
+    class_names: one name for each class, or None.
+
+  Returns:
+    {TensorBoard tag: mIoU}.
+  """
+  tag, step, trimap = (values[name] for name in ('tag', 'step', 'trimap'))
+  header = {name: values[name] for name in ('step', 'checkpoint', 'tag')}
+  header['class_names'] = class_names and list(class_names)
+  path = os.path.join(logdir, f'trimap_{step}.')
+  _write_json(f'{path}json', {**header, 'trimap': trimap})
+  picture = plot_trimap.draw([plot_trimap.Curve(f'step {step}', trimap)])
+  partial = f'{path}png.tmp'
+  with tf.io.gfile.GFile(partial, 'wb') as file:
+    file.write(picture)
+  tf.io.gfile.rename(partial, f'{path}png', overwrite=True)
+  return {
+    f'trimap/{tag}_width_{row["width"]}': (
+      math.nan if row['miou'] is None else row['miou']
+    )
+    for row in trimap['bands']
+  }
+
+
+def run(job, eval_logdir, trimap_widths=None, trimap_boundary=trimap_lib.ANY):
   """Evaluates a checkpoint, or the checkpoints of a training run in turn.
 
   Prints a table for each and writes it under `eval_logdir`.
@@ -87,10 +140,19 @@ def run(job, eval_logdir):
   Args:
     job: a prediction.Job.
     eval_logdir: folder for the files of `write_results` and TensorBoard.
+    trimap_widths: ascending widths in pixels of bands around boundaries that
+      are evaluated on their own as well; None for none.
+    trimap_boundary: what a boundary is; see `trimap`.
 
   Returns:
     The values of the last evaluation (see `write_results`).
+
+  Raises:
+    InputError: something given is not acceptable; or no trimap holds a pixel
+      that counts (the rest is written before).
   """
+  if trimap_widths is not None:
+    trimap_lib.check_options(trimap_widths, trimap_boundary)
   tag = metrics.predictions_tag(job.eval_scales, job.add_flipped_images)
   values = writer = None
   # Now rather than after an hour of waiting or evaluation.
@@ -99,13 +161,33 @@ def run(job, eval_logdir):
   for item in job.runs():
     with prediction.clear_write_errors(eval_logdir):
       writer = writer or tf.summary.create_file_writer(eval_logdir)
-    names = item.dataset.info.class_names
-    matrix = evaluate(item.predict, item.dataset)
+    data = item.dataset
+    names = data.info.class_names
+    trimap = None
+    if trimap_widths is not None:
+      trimap = trimap_lib.Trimap(
+        data.num_of_classes, data.ignore_label, trimap_widths, trimap_boundary
+      )
+    matrix = evaluate(item.predict, data, trimap)
     print(metrics.to_table(matrix, names))
+    has_trimap = trimap is not None and not trimap.is_empty()
     with prediction.clear_write_errors(eval_logdir):
       values = write_results(
-        matrix, eval_logdir, writer, item.step, item.prefix, tag, names
+        matrix,
+        eval_logdir,
+        writer,
+        item.step,
+        item.prefix,
+        tag,
+        names,
+        trimap if has_trimap else None,
       )
     path = os.path.join(eval_logdir, f'miou_{item.step}.json')
     print(f'{tag} of {matrix.num_images} images: {path}', flush=True)
+    if has_trimap:
+      print(trimap_lib.to_table(values['trimap']))
+      path = os.path.join(eval_logdir, f'trimap_{item.step}')
+      print(f'Boundaries: {path}.json and .png', flush=True)
+    elif trimap is not None:
+      raise trimap.empty_error(f'--eval_split={data.split_name}')
   return values

@@ -65,6 +65,28 @@ class ConfusionMatrix:
         the ignore label); names the image and the values.
       ValueError: labels and predictions differ in size.
     """
+    counted, pairs = self.pairs(labels, predictions, image_names)
+    self.counts += np.bincount(pairs, minlength=self.num_classes**2).reshape(
+      self.counts.shape
+    )
+    self.num_images += len(counted)
+
+  def pairs(self, labels, predictions, image_names=None):
+    """The labels and predictions that count, as places in `counts`.
+
+    Args:
+      labels: see `update`.
+      predictions: see `update`.
+      image_names: see `update`.
+
+    Returns:
+      bool [batch, height * width], whether a pixel counts, and, for those that
+      do, int64 [number]: label * num_classes + prediction.
+
+    Raises:
+      InputError: see `update`.
+      ValueError: see `update`.
+    """
     labels = np.asarray(labels).reshape(len(labels), -1)
     predictions = np.asarray(predictions).reshape(len(predictions), -1)
     if labels.shape != predictions.shape:
@@ -79,10 +101,7 @@ class ConfusionMatrix:
     self._check_range('prediction', predictions, counted, image_names)
     pairs = labels[counted].astype(np.int64) * self.num_classes
     pairs += predictions[counted]
-    self.counts += np.bincount(pairs, minlength=self.num_classes**2).reshape(
-      self.counts.shape
-    )
-    self.num_images += len(labels)
+    return counted, pairs
 
   def _check_range(self, what, values, counted, image_names):
     """Raises InputError about the first image with values out of range."""
