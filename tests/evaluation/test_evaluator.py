@@ -1,5 +1,6 @@
 """Evaluation of a stand-in network on three small images."""
 
+import dataclasses
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from deeplab import common
 from deeplab.common import InputError
+from deeplab.core import dense_crf
 from deeplab.datasets import data_generator, dataset_info
 from deeplab.evaluation import evaluator, metrics, prediction, trimap
 
@@ -197,6 +199,18 @@ def test_ignored_labels_are_an_error_after_the_rest(tmp_path, monkeypatch):
   assert stored['num_images'] == 1 and stored['num_pixels'] == 0
   assert 'trimap' not in stored
   assert not list(tmp_path.glob('trimap*'))
+
+
+def test_the_parameters_of_the_crf_are_written(tmp_path, monkeypatch):
+  job = _trimap_job(monkeypatch, lambda unused: _dataset())
+  assert evaluator.run(job, str(tmp_path))['crf'] is None
+  crf = dense_crf.Parameters(w1=5)
+  values = evaluator.run(dataclasses.replace(job, crf=crf), str(tmp_path))
+  assert values['crf'] == dataclasses.asdict(crf)
+  assert json.loads((tmp_path / 'miou_7.json').read_text()) == values
+  # A curve of its own.
+  assert values['tag'] == 'miou_1.0_crf'
+  assert ('eval/miou_1.0_crf_overall', 7) in _events(tmp_path)
 
 
 def test_trimap_options_are_checked_first(tmp_path):

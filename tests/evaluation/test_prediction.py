@@ -3,11 +3,14 @@
 import os
 import types
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
-from deeplab import checkpoints, common
+from deeplab import checkpoints, common, inference
 from deeplab.common import InputError
+from deeplab.core import dense_crf
+from deeplab.datasets import data_generator
 from deeplab.evaluation import prediction
 
 
@@ -86,7 +89,7 @@ def test_limit(tmp_path):
   assert seen == ['model.ckpt-1', 'model.ckpt-2']
 
 
-def test_job_builds_one_network(tmp_path, monkeypatch):
+def test_job_builds_one_network(tmp_path, monkeypatch, capsys):
   first = _write(str(tmp_path), 1)
   built, restored, asked = [], [], []
 
@@ -106,6 +109,7 @@ def test_job_builds_one_network(tmp_path, monkeypatch):
     return types.SimpleNamespace(num_of_classes=3, variant=model_variant)
 
   monkeypatch.setattr(prediction, 'Predictor', Stub)
+  crf = dense_crf.Parameters(w1=5)
   job = prediction.Job(
     str(tmp_path),
     make_dataset,
@@ -113,6 +117,7 @@ def test_job_builds_one_network(tmp_path, monkeypatch):
     [33, 33],
     eval_scales=[0.5, 1.0],
     add_flipped_images=True,
+    crf=crf,
     limit=2,
     interval_secs=0,
     timeout_secs=5,
@@ -125,8 +130,17 @@ def test_job_builds_one_network(tmp_path, monkeypatch):
     second = _write(str(tmp_path), 2)
   assert restored == [first, second] and steps == [1, 2] and asked == [first]
   assert built == [
-    (common.ModelOptions({'semantic': 3}), [33, 33], [0.5, 1.0], True, None)
+    (
+      common.ModelOptions({'semantic': 3}),
+      [33, 33],
+      [0.5, 1.0],
+      True,
+      None,
+      crf,
+    )
   ]
+  printed = capsys.readouterr().out
+  assert printed.count('Dense CRF: w1=5, sigma_alpha=67, sigma_beta=3') == 1
 
 
 def test_pyramid_and_scales_exclude_each_other():
@@ -153,3 +167,95 @@ def test_a_moved_folder_with_absolute_paths_in_its_state_file(tmp_path):
   assert prediction.fixed_checkpoint(str(tmp_path)) == str(
     tmp_path / 'model.ckpt-3'
   )
+
+
+# A CRF behind the network.
+
+
+def _noisy_network(probabilities):
+  """In the place of a network: always the same probabilities."""
+
+  def call(images, training):
+    assert not training
+    count = tf.shape(images)[0]
+    return {
+      'semantic': tf.argmax(probabilities, axis=-1)[:count],
+      'semantic_prob': tf.constant(probabilities)[:count],
+    }
+
+  return lambda *unused, **unused_too: call
+
+
+def _batch():
+  """Two images of different sizes, padded to 20 x 24, and probabilities."""
+  generator = np.random.default_rng(0)
+  sizes = np.array([[20, 17], [12, 24]])
+  images = np.full((2, 20, 24, 3), 127.5, np.float32)
+  for image, (height, width) in zip(images, sizes, strict=True):
+    image[:height, :width] = generator.integers(90, 120, (height, width, 3))
+    image[: height // 2, :width] += 90
+  probabilities = generator.uniform(0.2, 1, (2, 20, 24, 3)).astype(np.float32)
+  return images, sizes, probabilities
+
+
+def _crf_predictor(monkeypatch, probabilities, crf):
+  monkeypatch.setattr(
+    inference, 'build_predictor', _noisy_network(probabilities)
+  )
+  options = common.ModelOptions({'semantic': 3})
+  return prediction.Predictor(options, [20, 24], crf=crf)
+
+
+def test_the_crf_sees_no_padding(monkeypatch):
+  images, sizes, probabilities = _batch()
+  crf = dense_crf.Parameters(sigma_beta=10, iterations=3)
+  predictor = _crf_predictor(monkeypatch, probabilities, crf)
+  plain = probabilities.argmax(axis=-1)
+  batch = {
+    common.IMAGE: tf.constant(images),
+    data_generator.RESIZED_HEIGHT: sizes[:, 0],
+    data_generator.RESIZED_WIDTH: sizes[:, 1],
+  }
+  labels = prediction.label_batch(predictor, batch)
+  assert labels.shape == (2, 20, 24)
+  for i, (height, width) in enumerate(sizes):
+    expected = dense_crf.dense_crf(
+      images[i, :height, :width].astype(np.uint8),
+      probabilities[i, :height, :width],
+      crf,
+    ).argmax(axis=-1)
+    np.testing.assert_array_equal(labels[i, :height, :width], expected)
+    assert (expected != plain[i, :height, :width]).mean() > 0.1
+    # Padding keeps the network's labels.
+    np.testing.assert_array_equal(labels[i, height:], plain[i, height:])
+    np.testing.assert_array_equal(labels[i, :, width:], plain[i, :, width:])
+
+
+def test_the_crf_of_images_without_padding(monkeypatch):
+  images, _, probabilities = _batch()
+  crf = dense_crf.Parameters()
+  predictor = _crf_predictor(monkeypatch, probabilities, crf)
+  expected = dense_crf.dense_crf(
+    np.rint(images[1]).astype(np.uint8), probabilities[1], crf
+  )
+  np.testing.assert_array_equal(predictor(images)[1], expected.argmax(axis=-1))
+
+
+def test_what_a_crf_works_on(monkeypatch):
+  images, sizes, probabilities = _batch()
+  predictor = _crf_predictor(monkeypatch, probabilities, None)
+  samples = predictor.probabilities(images, sizes)
+  for i, (height, width) in enumerate(sizes):
+    image, found = samples[i]
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, images[i, :height, :width])
+    np.testing.assert_array_equal(found, probabilities[i, :height, :width])
+  # And without a CRF the labels are the network's.
+  np.testing.assert_array_equal(predictor(images), probabilities.argmax(-1))
+
+
+def test_functions_of_images_alone_are_not_given_sizes():
+  labels = prediction.label_batch(
+    lambda images: images[..., 0], {common.IMAGE: np.ones((1, 2, 2, 3))}
+  )
+  assert labels.shape == (1, 2, 2)

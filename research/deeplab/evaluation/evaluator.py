@@ -1,5 +1,6 @@
 """Evaluates a network on a labelled split, once or as training goes on."""
 
+import dataclasses
 import json
 import math
 import os
@@ -40,7 +41,7 @@ def evaluate(predict, dataset, trimap=None):
   for batch in prediction.batches(dataset, 'Evaluating'):
     counted = (
       batch[common.LABEL],
-      predict(batch[common.IMAGE]),
+      prediction.label_batch(predict, batch),
       batch[common.IMAGE_NAME],
     )
     matrix.update(*counted)
@@ -56,7 +57,15 @@ def evaluate(predict, dataset, trimap=None):
 
 
 def write_results(
-  matrix, logdir, writer, step, prefix, tag, class_names=None, trimap=None
+  matrix,
+  logdir,
+  writer,
+  step,
+  prefix,
+  tag,
+  class_names=None,
+  trimap=None,
+  crf=None,
 ):
   """Writes an evaluation as JSON files and for TensorBoard.
 
@@ -70,17 +79,20 @@ def write_results(
     class_names: one name for each class, or None.
     trimap: a trimap.Trimap that holds pixels, for trimap_<step>.json and .png
       as well; or None.
+    crf: dense_crf.Parameters of the CRF behind the network, or None.
 
   Returns:
     The values written as JSON: those of `metrics.to_dict`, and 'step',
-    'checkpoint', 'tag', 'scalars' (the official TensorBoard tags, None for
-    NaN) and, if there is one, 'trimap' (see `trimap.to_dict`).
+    'checkpoint', 'tag', 'crf' (its parameters or None), 'scalars' (the official
+    TensorBoard tags, None for NaN) and, if there is one, 'trimap' (see
+    `trimap.to_dict`).
   """
   scalars = metrics.official_scalars(matrix, tag)
   values = {
     'step': step,
     'checkpoint': prefix,
     'tag': tag,
+    'crf': crf and dataclasses.asdict(crf),
     **metrics.to_dict(matrix, class_names),
     'scalars': {
       name: None if value != value else value for name, value in scalars.items()
@@ -154,6 +166,8 @@ def run(job, eval_logdir, trimap_widths=None, trimap_boundary=trimap_lib.ANY):
   if trimap_widths is not None:
     trimap_lib.check_options(trimap_widths, trimap_boundary)
   tag = metrics.predictions_tag(job.eval_scales, job.add_flipped_images)
+  if job.crf is not None:
+    tag += '_crf'
   values = writer = None
   # Now rather than after an hour of waiting or evaluation.
   with prediction.clear_write_errors(eval_logdir):
@@ -181,6 +195,7 @@ def run(job, eval_logdir, trimap_widths=None, trimap_boundary=trimap_lib.ANY):
         tag,
         names,
         trimap if has_trimap else None,
+        job.crf,
       )
     path = os.path.join(eval_logdir, f'miou_{item.step}.json')
     print(f'{tag} of {matrix.num_images} images: {path}', flush=True)

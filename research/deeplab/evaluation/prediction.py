@@ -6,11 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from deeplab import checkpoints, common, inference
+from deeplab import checkpoints, common, inference, model
 from deeplab.common import InputError
+from deeplab.core import dense_crf
 from deeplab.datasets import data_generator
 
 _RANGES = {
@@ -103,7 +105,11 @@ def clear_write_errors(folder):
 
 
 class Predictor:
-  """A network that labels images, built once, its weights loaded many times."""
+  """A network that labels images, built once, its weights loaded many times.
+
+  Attributes:
+    crf: dense_crf.Parameters of the CRF behind the network, or None.
+  """
 
   def __init__(
     self,
@@ -112,6 +118,7 @@ class Predictor:
     eval_scales=(1.0,),
     add_flipped_images=False,
     image_pyramid=None,
+    crf=None,
   ):
     """Builds the network; the weights come with `restore`.
 
@@ -121,6 +128,7 @@ class Predictor:
       eval_scales: scales whose probabilities are averaged.
       add_flipped_images: average over the mirrored images too.
       image_pyramid: scales of the network's own image pyramid, or None.
+      crf: dense_crf.Parameters to refine the probabilities with, or None.
 
     Raises:
       InputError: the options cannot be built, a scale is not positive, or
@@ -135,9 +143,14 @@ class Predictor:
     # One trace serves every batch: the last one may be smaller.
     signature = tf.TensorSpec([None, *crop_size, 3], tf.float32)
     self._predict = tf.function(self._labels, input_signature=[signature])
+    self._predict_all = tf.function(self._outputs, input_signature=[signature])
+    self.crf = crf
 
   def _labels(self, images):
-    return self._model(images, training=False)[common.OUTPUT_TYPE]
+    return self._outputs(images)[common.OUTPUT_TYPE]
+
+  def _outputs(self, images):
+    return self._model(images, training=False)
 
   def restore(self, prefix):
     """Loads the weights of a checkpoint.
@@ -154,16 +167,81 @@ class Predictor:
     print(checkpoints.restore(self._model, prefix))
     return checkpoints.global_step(prefix)
 
-  def __call__(self, images):
+  def __call__(self, images, sizes=None):
     """Labels a batch.
 
     Args:
       images: float32 [batch, height, width, 3] in 0..255.
+      sizes: integers [batch, 2], height and width of each image without its
+        padding, which is none of the CRF's pixels; None for no padding. Without
+        a CRF they do not matter.
 
     Returns:
       Integer NumPy array [batch, height, width].
     """
-    return self._predict(images).numpy()
+    if self.crf is None:
+      return self._predict(images).numpy()
+    outputs = self._predict_all(images)
+    labels = outputs[common.OUTPUT_TYPE].numpy().copy()
+    samples = self._samples(images, outputs, sizes)
+    for label, sample in zip(labels, samples, strict=True):
+      refined = dense_crf.dense_crf(*sample, self.crf).argmax(axis=2)
+      label[: refined.shape[0], : refined.shape[1]] = refined
+    return labels
+
+  def probabilities(self, images, sizes):
+    """What a CRF works on.
+
+    Args:
+      images: as in `__call__`.
+      sizes: as in `__call__`.
+
+    Returns:
+      For each image, without its padding: (uint8 [height, width, 3], float32
+      [height, width, classes]), the image and its probabilities before the CRF.
+    """
+    return self._samples(images, self._predict_all(images), sizes)
+
+  def _samples(self, images, outputs, sizes):
+    """See `probabilities`."""
+    probabilities = outputs[common.OUTPUT_TYPE + model.PROB_SUFFIX].numpy()
+    # Whole numbers unless the images were resized.
+    images = np.rint(np.clip(images, 0, 255)).astype(np.uint8)
+    if sizes is None:
+      sizes = [images.shape[1:3]] * len(images)
+    return [
+      (image[:height, :width], probability[:height, :width])
+      for image, probability, (height, width) in zip(
+        images, probabilities, sizes, strict=True
+      )
+    ]
+
+
+def label_batch(predict, batch):
+  """Labels a batch of a data set, without its padding if a CRF is to be run.
+
+  Args:
+    predict: a Predictor, or any function from images, float32 [batch, height,
+      width, 3] in 0..255, to integer labels [batch, height, width].
+    batch: one of `batches`.
+
+  Returns:
+    Integer NumPy array [batch, height, width].
+  """
+  if getattr(predict, 'crf', None) is None:
+    return predict(batch[common.IMAGE])
+  return predict(batch[common.IMAGE], valid_sizes(batch))
+
+
+def valid_sizes(batch):
+  """Integers [batch, 2]: height and width of the images without padding."""
+  return np.stack(
+    [
+      batch[data_generator.RESIZED_HEIGHT],
+      batch[data_generator.RESIZED_WIDTH],
+    ],
+    axis=1,
+  )
 
 
 def batches(dataset, description):
@@ -211,6 +289,7 @@ class Job:
     eval_scales: scales whose probabilities are averaged.
     add_flipped_images: average over the mirrored images too.
     image_pyramid: scales of the network's own image pyramid, or None.
+    crf: dense_crf.Parameters to refine the probabilities with, or None.
     limit: stop after so many checkpoints; 0 for no end.
     interval_secs: least time between two checkpoints.
     timeout_secs: stop when no new checkpoint appeared for so long, or None.
@@ -223,6 +302,7 @@ class Job:
   eval_scales: Sequence[float] = (1.0,)
   add_flipped_images: bool = False
   image_pyramid: Sequence[float] | None = None
+  crf: dense_crf.Parameters | None = None
   limit: int = 0
   interval_secs: float = 300
   timeout_secs: float | None = None
@@ -257,7 +337,10 @@ class Job:
       self.eval_scales,
       self.add_flipped_images,
       self.image_pyramid,
+      self.crf,
     )
+    if self.crf is not None:
+      print(f'Dense CRF: {self.crf}.')
     return Run(predictor, self.make_dataset(options.model_variant))
 
 

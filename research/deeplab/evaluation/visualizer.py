@@ -76,7 +76,7 @@ def undo_preprocessing(image, labels, resized_size, size):
 def _samples(predict, dataset):
   """Yields (image name, image, labels) of every image of a split."""
   for batch in prediction.batches(dataset, 'Visualizing'):
-    labels = predict(batch[common.IMAGE])
+    labels = prediction.label_batch(predict, batch)
     images = batch[common.IMAGE].numpy()
     for index, name in enumerate(batch[common.IMAGE_NAME]):
       image, label = undo_preprocessing(

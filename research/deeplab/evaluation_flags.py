@@ -1,0 +1,171 @@
+"""The flags that eval.py, vis.py and the search of the CRF share.
+
+Only scripts use this module; everything below them takes plain arguments.
+"""
+
+from absl import flags as absl_flags
+
+from deeplab import flags, model_flags
+from deeplab.common import InputError
+from deeplab.core import dense_crf
+from deeplab.datasets import data_generator
+from deeplab.evaluation import prediction
+
+FLAGS = flags.FLAGS
+
+# Fields of dense_crf.Parameters that come from flags with this prefix.
+_CRF_PREFIX = 'crf_'
+_CRF_HELP = {
+  'iterations': 'Updates of mean field inference.',
+  'w1': 'Weight of the kernel in position and colour.',
+  'sigma_alpha': 'Its standard deviation in position, in pixels.',
+  'sigma_beta': 'Its standard deviation in colour, in levels of 0..255.',
+  'w2': 'Weight of the kernel in position alone.',
+  'sigma_gamma': 'Its standard deviation, in pixels.',
+}
+
+
+def define_data_flags(prefix):
+  """Flags of the network, its checkpoint and the data to run it on.
+
+  Args:
+    prefix: 'eval' or 'vis', of the names of some of them.
+  """
+  model_flags.define_model_flags()
+  model_flags.define_scale_flags()
+  absl_flags.DEFINE_string(
+    'checkpoint_dir',
+    None,
+    'Directory of a training run, prefix of a checkpoint, or one of its files.',
+  )
+  absl_flags.DEFINE_integer(f'{prefix}_batch_size', 1, 'Images a batch.')
+  flags.define_list(
+    f'{prefix}_crop_size',
+    [513, 513],
+    'Size [height, width] that images are padded to; none may be larger.',
+  )
+  absl_flags.DEFINE_string('dataset', 'pascal_voc_seg', 'Name of the data set.')
+  absl_flags.DEFINE_string(f'{prefix}_split', 'val', 'Split to run on.')
+  absl_flags.DEFINE_string('dataset_dir', None, 'Folder of the TFRecord files.')
+  flags.require('checkpoint_dir', 'dataset_dir')
+
+
+def define_following_flags(limit):
+  """Flags of a script that follows a training run.
+
+  Args:
+    limit: name of the flag with the greatest number of checkpoints.
+  """
+  absl_flags.DEFINE_integer(
+    'eval_interval_secs', 300, 'Least seconds between two checkpoints.'
+  )
+  absl_flags.DEFINE_integer(
+    limit, 0, 'Stop after so many checkpoints; 0: never.'
+  )
+  absl_flags.DEFINE_float(
+    'timeout_secs', None, 'Stop when no checkpoint appears for so long.'
+  )
+
+
+def define_crf_flags():
+  """--crf and the parameters of the CRF."""
+  absl_flags.DEFINE_boolean(
+    'crf', False, 'Refine the probabilities with a dense CRF.'
+  )
+  defaults = dense_crf.Parameters()
+  for name, text in _CRF_HELP.items():
+    default = getattr(defaults, name)
+    is_whole = isinstance(default, int)
+    define = absl_flags.DEFINE_integer if is_whole else absl_flags.DEFINE_float
+    define(_CRF_PREFIX + name, default, text)
+
+
+def crf_parameters():
+  """dense_crf.Parameters from the flags; None without --crf.
+
+  Raises:
+    InputError: a parameter is out of range, or given without --crf.
+  """
+  names = [_CRF_PREFIX + name for name in _CRF_HELP]
+  if not FLAGS.crf:
+    given = [f'--{name}={FLAGS[name].value}' for name in names]
+    given = [
+      text
+      for name, text in zip(names, given, strict=True)
+      if flags.is_given(name)
+    ]
+    if given:
+      raise InputError(f'{", ".join(given)} without --crf. Give --crf as well.')
+    return None
+  values = {name: FLAGS[_CRF_PREFIX + name].value for name in _CRF_HELP}
+  try:
+    return dense_crf.Parameters(**values)
+  except InputError as error:
+    raise InputError(f'--{_CRF_PREFIX}{error}') from error
+
+
+def make_job(prefix, limit=1, interval_secs=300, timeout_secs=None, crf=None):
+  """The prediction.Job that the flags describe.
+
+  Args:
+    prefix: see `define_data_flags`.
+    limit: greatest number of checkpoints; 0 for no end.
+    interval_secs: least time between two checkpoints.
+    timeout_secs: stop when no new checkpoint appeared for so long, or None.
+    crf: dense_crf.Parameters or None.
+
+  Raises:
+    InputError: an argument is out of range.
+  """
+  crop_size = FLAGS[f'{prefix}_crop_size'].value
+
+  def make_dataset(model_variant):
+    return data_generator.Dataset(
+      dataset_name=FLAGS.dataset if flags.is_given('dataset') else None,
+      split_name=FLAGS[f'{prefix}_split'].value,
+      dataset_dir=FLAGS.dataset_dir,
+      batch_size=FLAGS[f'{prefix}_batch_size'].value,
+      crop_size=crop_size,
+      min_resize_value=FLAGS.min_resize_value,
+      max_resize_value=FLAGS.max_resize_value,
+      resize_factor=FLAGS.resize_factor,
+      keep_aspect_ratio=FLAGS.keep_aspect_ratio,
+      model_variant=model_variant,
+    )
+
+  def make_options(num_classes, checkpoint):
+    return model_flags.model_options(num_classes, crop_size, checkpoint)
+
+  return prediction.Job(
+    checkpoint_dir=FLAGS.checkpoint_dir,
+    make_dataset=make_dataset,
+    make_options=make_options,
+    crop_size=crop_size,
+    eval_scales=FLAGS.eval_scales,
+    add_flipped_images=FLAGS.add_flipped_images,
+    image_pyramid=FLAGS.image_pyramid,
+    crf=crf,
+    limit=limit,
+    interval_secs=interval_secs,
+    timeout_secs=timeout_secs,
+  )
+
+
+def make_following_job(prefix, limit):
+  """`make_job` with the flags of `define_following_flags` and of the CRF.
+
+  Args:
+    prefix: see `define_data_flags`.
+    limit: see `define_following_flags`.
+
+  Raises:
+    InputError: a value is out of range, or a parameter of the CRF is given
+      without --crf.
+  """
+  return make_job(
+    prefix,
+    limit=FLAGS[limit].value,
+    interval_secs=FLAGS.eval_interval_secs,
+    timeout_secs=FLAGS.timeout_secs,
+    crf=crf_parameters(),
+  )
