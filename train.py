@@ -56,6 +56,7 @@ _CONFIG_FLAGS = (
   'slow_start_learning_rate',
   'last_layer_gradient_multiplier',
   'last_layers_contain_logits_only',
+  'trainable_scopes',
   'weight_decay',
   'fine_tune_batch_norm',
   'upsample_logits',
@@ -131,6 +132,12 @@ def _define_schedule_flags():
 
 def _define_loss_flags():
   boolean, real = absl_flags.DEFINE_boolean, absl_flags.DEFINE_float
+  flags.define_list(
+    'trainable_scopes',
+    None,
+    'Only variables whose names begin with one of these train; unset: all.',
+    str,
+  )
   real('weight_decay', 0.00004, 'Use 0.0001 for ResNet.')
   boolean(
     'fine_tune_batch_norm',

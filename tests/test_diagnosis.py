@@ -9,6 +9,11 @@ from deeplab.common import InputError
 from deeplab.core import dense_prediction_cell
 
 _RESNET = {'model_variant': 'resnet_v1_18_beta'}
+_VGG = {
+  'model_variant': 'vgg_16',
+  'output_stride': 8,
+  'aspp_with_batch_norm': False,
+}
 _V3_HEAD = {
   'aspp_convs_filters': 128,
   'aspp_with_concat_projection': False,
@@ -59,6 +64,15 @@ def _shapes(fields):
     {'decoder_output_stride': [4], 'decoder_use_sum_merge': True},
     {'model_variant': 'resnet_v1_50'},
     {'depth_multiplier': 0.5, 'quantize_delay_step': 0},
+    {
+      **_VGG,
+      'atrous_rates': [4],
+      'vgg_fc6_kernel_size': 7,
+      'vgg_fc_filters': 64,
+    },
+    {**_VGG, 'atrous_rates': [12], 'vgg_side_branches': True},
+    {**_VGG, 'atrous_rates': [6, 12, 18, 24], 'vgg_fc_filters': 32},
+    {'model_variant': 'vgg_16', 'decoder_output_stride': [4]},
     {'model_variant': 'xception_41', 'atrous_rates': [6, 12, 18]},
     {
       'model_variant': 'mobilenet_v2',
@@ -118,6 +132,36 @@ def test_a_backbone_alone():
   assert not found.missing
   assert found.unused == ['MobilenetV2/Logits/Conv2d_1c_1x1/weights']
   assert 'a backbone without a head' in str(found)
+
+
+def test_vgg_16_of_imagenet():
+  shapes = _shapes(
+    {
+      'outputs_to_num_classes': {'semantic': 3},
+      **_VGG,
+      'vgg_fc6_kernel_size': 7,
+      'vgg_fc_filters': 4096,
+    }
+  )
+  classifier = {'vgg_16/fc8/weights': (1, 1, 4096, 1000), 'global_step': ()}
+  found = diagnosis.diagnose(
+    {n: s for n, s in shapes.items() if not n.startswith('logits')} | classifier
+  )
+  assert found.fields == {'model_variant': 'vgg_16'} and not found.missing
+  assert 'vgg_16/fc6/weights' in found.unused
+  assert 'a backbone without a head' in str(found)
+
+
+def test_rates_of_vgg_are_guessed():
+  found = diagnosis.diagnose(
+    _shapes({'outputs_to_num_classes': {'semantic': 3}, **_VGG})
+  )
+  assert found.guessed == ['output_stride', 'atrous_rates']
+  assert str(found) == (
+    'Its variables are those of --model_variant=vgg_16 '
+    '--aspp_with_batch_norm=false --output_stride=8 --atrous_rates=12 '
+    '(3 classes).'
+  )
 
 
 def test_names_under_another_scope():

@@ -124,6 +124,11 @@ _VARIANTS = {
   },
   'mobilenet_v3_small_seg': {},
   'mobilenet_edgetpu': {},
+  'vgg_16': {
+    'aspp_with_batch_norm': False,
+    'atrous_rates': [2, 3],
+    'vgg_fc_filters': 32,
+  },
   'xception_41': {'atrous_rates': [1, 2]},
   'resnet_v1_18_beta': {'atrous_rates': [1, 2], 'multi_grid': [1, 2]},
 }

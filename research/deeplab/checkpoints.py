@@ -188,16 +188,19 @@ class RestoreReport:
     restored: read from the file.
     initialized: not in the file, or excluded: keep their initial values.
     left_over: in the file, of no use here; optimiser slots are not counted.
+    made: restored ones that `initial_values` made from others, with what of.
   """
 
   checkpoint: str
   restored: list[str]
   initialized: list[str]
   left_over: list[str]
+  made: list[str] = dataclasses.field(default_factory=list)
 
   def __str__(self):
     lines = [f'Restored {len(self.restored)} variables of {self.checkpoint}.']
     for title, names in (
+      ('made from others', self.made),
       ('newly initialised', self.initialized),
       ('left over in the file', self.left_over),
     ):
@@ -211,7 +214,7 @@ def _abridge(names, most=6):
   return text + (f', ... ({len(names)} in all)' if len(names) > most else '')
 
 
-def restore(model, path, exclude=(), allow_missing=False):
+def restore(model, path, exclude=(), allow_missing=False, initial_values=None):
   """Reads a checkpoint into a model.
 
   Args:
@@ -221,6 +224,9 @@ def restore(model, path, exclude=(), allow_missing=False):
       of a scope if its name begins with it.
     allow_missing: whether variables may be absent from the file; they keep
       their initial values.
+    initial_values: function that makes values of variables from those of
+      others in the file; see feature_extractor.Backbone. Only for a training
+      that begins: what comes out is another network.
 
   Returns:
     A RestoreReport.
@@ -237,6 +243,23 @@ def restore(model, path, exclude=(), allow_missing=False):
     for name, variable in variables.items()
     if not name.startswith(tuple(exclude))
   }
+  left_over = {
+    name
+    for name in stored
+    if name not in variables and not diagnosis.is_slot(name)
+  }
+  made = []
+  if initial_values is not None:
+    shapes = {name: tuple(wanted[name].shape) for name in wanted}
+    new = initial_values(shapes, stored)
+    made = [
+      f'{name} {list(shapes[name])} from {source} {list(stored[source][0])}'
+      for name, (source, _) in new.items()
+    ]
+    left_over -= {source for source, _ in new.values()}
+    stored = stored | {
+      name: (shapes[name], get) for name, (_, get) in new.items()
+    }
   found = [name for name in wanted if name in stored]
   missing = [name for name in wanted if name not in stored]
   # The backbone comes first. A head alone may fit that of another network.
@@ -267,11 +290,8 @@ def restore(model, path, exclude=(), allow_missing=False):
     checkpoint=prefix,
     restored=found,
     initialized=[name for name in variables if name not in values],
-    left_over=sorted(
-      name
-      for name in stored
-      if name not in variables and not diagnosis.is_slot(name)
-    ),
+    left_over=sorted(left_over),
+    made=made,
   )
 
 

@@ -60,7 +60,8 @@ class ModelOptions:
       if None.
     image_pooling_stride: stride of the image pooling.
     aspp_with_batch_norm: False builds the DeepLab v2 head: no projection, the
-      logits of all branches summed.
+      logits of all branches summed; on vgg_16 a branch has fc6 and fc7, and
+      one alone is v1.
     aspp_with_separable_conv: atrous separable convolution in ASPP.
     multi_grid: unit rates of the last block (ResNet, Xception).
     decoder_output_stride: output strides of the skip features the decoder

@@ -230,8 +230,8 @@ def diagnose(stored):
   fields = {**trial.fields, **fields}
   if fields.get('outputs_to_num_classes') and is_quantized(stored):
     fields['quantize_delay_step'] = 0
-  if 'atrous_rates' in fields and 'output_stride' in fields:
-    scale = 16 // fields['output_stride'] or 1
+  if 'atrous_rates' in fields and 'output_stride' in trial.fields:
+    scale = 16 // trial.output_stride or 1
     fields['atrous_rates'] = [rate * scale for rate in fields['atrous_rates']]
   shapes = trial.shapes
   if 'outputs_to_num_classes' in fields:
@@ -257,7 +257,8 @@ def infer_options(stored):
   Returns:
     {field: value}; what the weights do not depend on (output stride, crop
     size, multi-grid) is left out, and atrous rates are those of the papers at
-    output stride 16. {} if no network fits.
+    output stride 16; v1 and v2 on VGG are given output stride 8 and the rates
+    there. {} if no network fits.
   """
   return dict(diagnose(stored).fields)
 

@@ -77,6 +77,7 @@ def check_model_flags(options):
   if (
     options.atrous_rates
     and not options.aspp_with_batch_norm
+    and not backbone.branches
     and options.logits_kernel_size == 1
   ):
     # As in the original; hardly what anybody wants.
@@ -103,9 +104,21 @@ def _check_head_flags(options):
   no_gate = not options.aspp_with_squeeze_and_excitation
   no_decoder = not options.decoder_output_stride and 'no decoder_output_stride'
   sums = options.decoder_use_sum_merge and 'decoder_use_sum_merge'
+  backbone = feature_extractor.get_backbone(options.model_variant)
+  no_branches = (
+    options.aspp_with_batch_norm
+    and 'aspp_with_batch_norm, which puts ASPP in the place of fc6 and fc7'
+  )
+  no_norm = (
+    backbone.batch_norm_decay is None
+    and not options.aspp_with_batch_norm
+    and 'a network that has no batch norm'
+  )
   for name, reason in (
     *((name, no_aspp) for name in _ASPP_FLAGS),
-    # Without ASPP these are the rates of the logits convolutions.
+    *((name, no_branches) for name in VGG_FLAGS),
+    ('batch_norm_decay', no_norm),
+    # Without ASPP these are the rates of the logits convolutions, or of fc6.
     ('atrous_rates', cell and no_aspp),
     ('image_pooling_crop_size', not pools and (no_aspp or no_pooling)),
     ('image_pooling_stride', no_pooling),

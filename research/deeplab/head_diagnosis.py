@@ -5,7 +5,7 @@ import itertools
 import re
 
 from deeplab import common
-from deeplab.core import dense_prediction_cell
+from deeplab.core import dense_prediction_cell, vgg
 
 # First parts of the names of variables that no backbone has.
 _HEAD = re.compile(
@@ -28,13 +28,15 @@ def head_fields(stored, skips):
 
   Returns:
     {field: value} without defaults, {} if there is no head; and the names of
-    the fields that the variables only hint at.
+    the fields that the variables only hint at. Atrous rates are those at
+    output stride 16, unless there is an output_stride.
   """
   guessed = []
   fields = {
     **_aspp_fields(stored, guessed),
     **_decoder_fields(stored, skips, guessed),
   }
+  own = {}
   outputs = {}
   for name, shape in stored.items():
     match = re.fullmatch(r'logits/(.+?)/weights', name)
@@ -58,6 +60,7 @@ def head_fields(stored, skips):
       guessed.append('atrous_rates')
     if 'aspp0/weights' not in stored and not _is_cell(stored):
       fields['aspp_with_batch_norm'] = False
+      own = _vgg_fields(stored, guessed)
   elif fields.get('decoder_output_is_logits'):
     fields['outputs_to_num_classes'] = {
       common.OUTPUT_TYPE: fields['decoder_filters']
@@ -65,7 +68,8 @@ def head_fields(stored, skips):
   else:
     # Without logits it is no segmentation network, whatever else is there.
     return {}, []
-  return _without_defaults(fields), guessed
+  # The output stride stays: its default is not that of the scripts.
+  return _without_defaults(fields) | own, list(dict.fromkeys(guessed))
 
 
 def _without_defaults(fields):
@@ -79,6 +83,34 @@ def _without_defaults(fields):
 def _rates(count):
   """The rates of the papers at output stride 16."""
   return [6 * (i + 1) for i in range(count)]
+
+
+def _vgg_fields(stored, guessed):
+  """Fields of fc6 and fc7, at the output stride of v1 and v2."""
+  kernels = [
+    shape
+    for name, shape in stored.items()
+    if re.fullmatch(rf'{vgg.SCOPE}/fc6(_\d+)?/weights', name)
+  ]
+  if not kernels:
+    return {}
+  guessed += ['output_stride', 'atrous_rates']
+  kernel_size, *_, filters = kernels[0]
+  rates = _rates(len(kernels))
+  if len(kernels) == 1:
+    # LargeFOV, else the first rate of v1's table 2.
+    rates = [12] if kernel_size == 3 else [4]
+  return {
+    'output_stride': 8,
+    'atrous_rates': rates,
+    **_without_defaults(
+      {
+        'vgg_fc6_kernel_size': kernel_size,
+        'vgg_fc_filters': filters,
+        'vgg_side_branches': f'{vgg.SCOPE}/data_conv/weights' in stored,
+      }
+    ),
+  }
 
 
 def _is_cell(stored):

@@ -2,7 +2,7 @@
 
 All of the line in one file, as in the official code:
 
-* atrous convolution in the backbone (v1, arXiv:1412.7062);
+* atrous convolution in the backbone (v1, arXiv:1412.7062; `core/vgg.py`);
 * atrous spatial pyramid pooling, branches summed (v2, arXiv:1606.00915);
 * ASPP with batch norm and the image-level feature (v3, arXiv:1706.05587);
 * the decoder and separable convolutions (v3+, arXiv:1802.02611).
@@ -225,6 +225,13 @@ def _get_logits(
       model_options=model_options,
       **build,
     )
+  rates = model_options.atrous_rates
+  backbone = feature_extractor.get_backbone(model_options.model_variant)
+  if backbone.branches and not model_options.aspp_with_batch_norm:
+    features = backbone.branches(
+      features, end_points, model_options, weight_decay, is_training
+    )
+    rates = None
   if model_options.decoder_output_is_logits:
     for output, classes in model_options.outputs_to_num_classes.items():
       if features.shape[-1] != classes:
@@ -239,7 +246,7 @@ def _get_logits(
     output: get_branch_logits(
       features,
       num_classes,
-      model_options.atrous_rates,
+      rates,
       aspp_with_batch_norm=model_options.aspp_with_batch_norm,
       kernel_size=model_options.logits_kernel_size,
       weight_decay=weight_decay,
@@ -312,10 +319,11 @@ def get_branch_logits(
   """The last convolution; for DeepLab v2 one for each rate, summed.
 
   Args:
-    features: [batch, height, width, channels].
+    features: [batch, height, width, channels]; or a list of such, one for
+      each branch.
     num_classes: number of classes.
-    atrous_rates: rates of the v2 branches; unused with batch norm, where ASPP
-      is part of the features.
+    atrous_rates: rates of the v2 branches, where all take the same features;
+      unused with batch norm, where ASPP is part of the features.
     aspp_with_batch_norm: whether that is so.
     kernel_size: of the branches; 1 unless this is the v2 head.
     weight_decay: of the kernels.
@@ -334,6 +342,9 @@ def get_branch_logits(
         f'aspp_with_batch_norm is set. Received: {kernel_size}.'
       )
     atrous_rates = [1]
+  inputs = [(features, rate) for rate in atrous_rates]
+  if isinstance(features, list):
+    inputs = [(branch, 1) for branch in features]
   with (
     slim.arg_scope(
       [slim.conv2d],
@@ -344,7 +355,7 @@ def get_branch_logits(
   ):
     branches = [
       slim.conv2d(
-        features,
+        branch,
         num_classes,
         kernel_size,
         rate=rate,
@@ -352,7 +363,7 @@ def get_branch_logits(
         normalizer_fn=None,
         scope=f'{scope_suffix}_{i}' if i else scope_suffix,
       )
-      for i, rate in enumerate(atrous_rates)
+      for i, (branch, rate) in enumerate(inputs)
     ]
     return sum(branches[1:], branches[0])
 

@@ -127,6 +127,7 @@ def validate(options):
   _check_nas(options)
   _check_head(options)
   _check_cell(options)
+  _check_vgg(options)
   check(
     not options.use_weight_standardization
     or options.model_variant.startswith('resnet'),
@@ -175,6 +176,33 @@ def _check_cell(options):
     'a dense prediction cell needs an output_stride of at most 16, the one '
     f'that its rates are given for. Received: {options.output_stride}.',
   )
+
+
+def _check_vgg(options):
+  """The fully connected layers of VGG, the head of v1 and v2."""
+  has_head = (
+    options.model_variant == 'vgg_16' and not options.aspp_with_batch_norm
+  )
+  rates = options.atrous_rates or [1]
+  check(
+    not options.vgg_side_branches or (has_head and len(rates) == 1),
+    'vgg_side_branches join fc7 of VGG where it has one branch: that is '
+    'model_variant=vgg_16 with aspp_with_batch_norm=False and at most one of '
+    f'atrous_rates. Received: model_variant={options.model_variant!r}, '
+    f'aspp_with_batch_norm={options.aspp_with_batch_norm}, '
+    f'atrous_rates={options.atrous_rates}.',
+  )
+  for name, is_idle in (
+    ('decoder_output_stride', not options.decoder_output_stride),
+    ('decoder_output_is_logits', not options.decoder_output_is_logits),
+    ('logits_kernel_size', options.logits_kernel_size == 1),
+  ):
+    check(
+      is_idle or not has_head,
+      f'{name} does not go with model_variant=vgg_16 and '
+      'aspp_with_batch_norm=False: 1x1 convolutions of fc7 give the logits. '
+      f'Leave it out. Received: {name}={getattr(options, name)}.',
+    )
 
 
 def _check_head(options):

@@ -5,13 +5,13 @@ scaled, and where the decoder finds its low-level features.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
 from deeplab import slim
 from deeplab.common import InputError
-from deeplab.core import nas_network, resnet_v1_beta, xception
+from deeplab.core import nas_network, resnet_v1_beta, vgg, xception
 from deeplab.slim.nets import resnet_utils
 from deeplab.slim.nets.mobilenet import mobilenet_v2, mobilenet_v3
 
@@ -19,9 +19,9 @@ from deeplab.slim.nets.mobilenet import mobilenet_v2, mobilenet_v3
 _MEAN_RGB = (123.15, 115.90, 103.06)
 
 
-def _subtract_mean(images):
-  images = slim.function(lambda x: x - tf.constant(_MEAN_RGB), images)
-  return slim.declare_range(images, -max(_MEAN_RGB), 255.0 - min(_MEAN_RGB))
+def _subtract_mean(images, mean):
+  images = slim.function(lambda x: x - tf.constant(mean), images)
+  return slim.declare_range(images, -max(mean), 255.0 - min(mean))
 
 
 def _zero_mean_unit_range(images):
@@ -39,20 +39,31 @@ class Backbone:
       (features, end points).
     name_scope: first part of the variables' names.
     decoder_end_points: {output stride: name of the end point}.
-    batch_norm_decay: official decay of the moving statistics.
-    subtracts_mean: whether pixels are reduced by the ImageNet mean; otherwise
+    batch_norm_decay: official decay of the moving statistics; None where
+      there is no batch norm.
+    mean_rgb: mean that pixels are reduced by, red, green, blue; None where
       they are mapped to -1..1.
     end_points_have_scope: whether end points are called by full scope names.
     takes_multi_grid: whether the last block has a rate for each unit.
+    branches: layers between the features and the logits where there is no ASPP
+      with batch norm: function (features, end points, options, weight_decay,
+      is_training) -> a list, one feature map for each convolution to logits.
+      None where the logits convolutions take the features themselves.
+    initial_values: function ({name: shape} that a network has, {name: (shape,
+      function that returns the value)} of a checkpoint to start from) ->
+      {name: (name in the checkpoint, function that returns the value)} of
+      variables that it can make from others. None where it makes none.
   """
 
   build: Callable
   name_scope: str
   decoder_end_points: Mapping[int, str]
-  batch_norm_decay: float
-  subtracts_mean: bool = False
+  batch_norm_decay: float | None
+  mean_rgb: Sequence[float] | None = None
   end_points_have_scope: bool = True
   takes_multi_grid: bool = True
+  branches: Callable | None = None
+  initial_values: Callable | None = None
 
   def decoder_end_point(self, output_stride):
     """The name of the skip feature of that output stride.
@@ -148,6 +159,11 @@ def _build_mobilenet_v3(spec, scope):
   return build
 
 
+def _build_vgg(images, options, is_training, weight_decay, decay):
+  del is_training, decay  # There is no batch norm.
+  return vgg.vgg_16(images, options.output_stride, weight_decay)
+
+
 def _resnet(num_layers, is_beta):
   if num_layers == 18:
     unit, conv, units = 'lite_bottleneck_v1', 'conv2', (1, 1, 1)
@@ -162,7 +178,7 @@ def _resnet(num_layers, is_beta):
       for i, unit_number in enumerate(units)
     },
     batch_norm_decay=0.95,
-    subtracts_mean=not is_beta,
+    mean_rgb=None if is_beta else _MEAN_RGB,
   )
 
 
@@ -242,6 +258,21 @@ BACKBONES = {
   'resnet_v1_50_beta': _resnet(50, is_beta=True),
   'resnet_v1_101': _resnet(101, is_beta=False),
   'resnet_v1_101_beta': _resnet(101, is_beta=True),
+  'vgg_16': Backbone(
+    build=_build_vgg,
+    name_scope=vgg.SCOPE,
+    decoder_end_points={
+      2: 'conv2/conv2_2',
+      4: 'conv3/conv3_3',
+      8: 'conv4/conv4_3',
+      16: 'conv5/conv5_3',
+    },
+    batch_norm_decay=None,
+    mean_rgb=vgg.MEAN_RGB,
+    takes_multi_grid=False,
+    branches=vgg.branches,
+    initial_values=vgg.decimate,
+  ),
   'xception_41': _xception(41),
   'xception_65': _xception(65),
   'xception_71': _xception(71),
@@ -271,9 +302,10 @@ def mean_pixel(model_variant=None):
   Returns:
     [red, green, blue] in 0..255.
   """
-  if model_variant is None or get_backbone(model_variant).subtracts_mean:
-    return list(_MEAN_RGB)
-  return [127.5, 127.5, 127.5]
+  mean = _MEAN_RGB
+  if model_variant is not None:
+    mean = get_backbone(model_variant).mean_rgb
+  return [127.5, 127.5, 127.5] if mean is None else list(mean)
 
 
 def extract_features(
@@ -306,12 +338,15 @@ def extract_features(
     InputError: the variant is unknown or cannot be built with these options.
   """
   backbone = get_backbone(options.model_variant)
-  scale = _subtract_mean if backbone.subtracts_mean else _zero_mean_unit_range
+  if backbone.mean_rgb is None:
+    images = _zero_mean_unit_range(images)
+  else:
+    images = _subtract_mean(images, backbone.mean_rgb)
   more = {}
   if options.model_variant.startswith('nas_'):
     more = {'nas_training_hyper_parameters': nas_training_hyper_parameters}
   return backbone.build(
-    scale(images),
+    images,
     options,
     is_training=is_training and fine_tune_batch_norm,
     weight_decay=weight_decay,

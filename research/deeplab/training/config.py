@@ -71,6 +71,9 @@ class TrainConfig:
     last_layer_gradient_multiplier: factor of the last layers' gradients.
     last_layers_contain_logits_only: the last layers are the logits alone, not
       ASPP and decoder as well.
+    trainable_scopes: beginnings of the names of the variables that train; None
+      for all. The others keep their values and have no weight decay; batch
+      norm gathers its statistics as `fine_tune_batch_norm` says.
     weight_decay: of the convolution kernels.
     fine_tune_batch_norm: batch norm uses and gathers batch statistics.
     upsample_logits: the loss is computed at the labels' size.
@@ -127,6 +130,7 @@ class TrainConfig:
   slow_start_learning_rate: float = 0.0001
   last_layer_gradient_multiplier: float = 1.0
   last_layers_contain_logits_only: bool = False
+  trainable_scopes: Sequence[str] | None = None
   weight_decay: float = 0.00004
   fine_tune_batch_norm: bool = True
   upsample_logits: bool = True
@@ -158,6 +162,16 @@ class TrainConfig:
       )
     if self.model_options.crop_size is None:
       raise InputError('training needs a crop_size (--train_crop_size).')
+    scopes = self.trainable_scopes
+    if scopes is not None and (
+      isinstance(scopes, str)
+      or not scopes
+      or not all(scope and isinstance(scope, str) for scope in scopes)
+    ):
+      raise InputError(
+        'trainable_scopes (--trainable_scopes) must name one scope or more, '
+        f'such as vgg_16/fc6,logits. Received: trainable_scopes={scopes!r}.'
+      )
     if not self.train_logdir:
       raise InputError('train_logdir (--train_logdir) must name a folder.')
     self._check_drop_path()

@@ -10,6 +10,7 @@ from absl import logging
 
 from deeplab import checkpoints, common, model, stored_options
 from deeplab.common import InputError
+from deeplab.core import feature_extractor
 from deeplab.datasets import data_generator
 from deeplab.training import strategies, summaries, train_step
 
@@ -41,8 +42,10 @@ def train(config):
   )
   dataset = _make_dataset(config)
   _check_classes(config, dataset)
+  step = train_step.TrainStep(config, strategy, dataset.ignore_label)
   if (
     config.fine_tune_batch_norm
+    and any(name.endswith('/moving_mean') for name in step.variables)
     and config.train_batch_size < _MIN_BATCH_FOR_BATCH_NORM
   ):
     logging.warning(
@@ -51,7 +54,6 @@ def train(config):
       config.train_batch_size,
       _MIN_BATCH_FOR_BATCH_NORM,
     )
-  step = train_step.TrainStep(config, strategy, dataset.ignore_label)
   restored = _restore(config, step)
   start_step = int(step.global_step.numpy())
   if start_step >= config.training_number_of_steps:
@@ -156,24 +158,32 @@ def _restore(config, step):
     exclude = model.get_extra_layer_scopes(
       config.last_layers_contain_logits_only
     )
+  backbone = feature_extractor.get_backbone(config.model_options.model_variant)
   report = checkpoints.restore(
     step.variables,
     config.tf_initial_checkpoint,
     exclude=exclude,
     allow_missing=True,
+    initial_values=backbone.initial_values,
   )
   logging.info('%s', report)
   return None
 
 
 def _check_slots(config, prefix, step):
-  """The checkpoint was written with the same optimiser."""
-  missing = sorted(set(step.optimizer.slots) - set(checkpoints.read(prefix)))
-  if len(missing) == len(step.optimizer.slots):
+  """The checkpoint was written with the same optimiser and scopes."""
+  stored = checkpoints.read(prefix)
+  missing = sorted(
+    slot
+    for slot in step.optimizer.slots
+    if slot not in stored and slot.rpartition('/')[0] in stored
+  )
+  if missing:
     raise InputError(
-      f'{prefix} has no state of --optimizer={config.optimizer} (such as '
-      f'{missing[0]}), so training cannot go on from it. Give the optimizer '
-      'it was trained with, or another --train_logdir and this checkpoint as '
+      f'{prefix} has no state of --optimizer={config.optimizer} for '
+      f'{len(missing)} of its variables (such as {missing[0]}), so training '
+      'cannot go on from it. Give the optimizer and the --trainable_scopes it '
+      'was trained with, or another --train_logdir and this checkpoint as '
       '--tf_initial_checkpoint.'
     )
 

@@ -39,8 +39,8 @@ class TrainStep:
       ignore_label: label of the pixels that do not count.
 
     Raises:
-      InputError: the batch does not divide by the replicas, or the network
-        cannot be built.
+      InputError: the batch does not divide by the replicas, the network
+        cannot be built, or a scope to train has no variable.
     """
     self.config = config
     self.strategy = strategy
@@ -60,6 +60,8 @@ class TrainStep:
         nas_training_hyper_parameters=config.nas_training_hyper_parameters(),
       )
       named = checkpoints.named_variables(self.model)
+      if config.trainable_scopes is not None:
+        _freeze_others(named, config.trainable_scopes)
       # The TensorFlow variables under the Keras ones: these have an update
       # across replicas.
       self.variables = {name: named[name].value for name in named}
@@ -217,6 +219,29 @@ def _replica_batch_size(batch_size, replicas):
       f'must divide by their number, {replicas}.'
     )
   return batch_size // replicas
+
+
+def _freeze_others(variables, scopes):
+  """Makes variables outside the scopes constant, as to weight decay too."""
+  trainable = [name for name in variables if variables[name].trainable]
+  for scope in scopes:
+    if not any(name.startswith(scope) for name in trainable):
+      there = dict.fromkeys(name.rpartition('/')[0] for name in trainable)
+      raise InputError(
+        f'trainable_scopes: no variable to train begins with {scope!r}. Scopes '
+        f'are, for example, {", ".join(_sample(list(there)))}. Received: '
+        f'trainable_scopes={list(scopes)}.'
+      )
+  for name in trainable:
+    if not name.startswith(tuple(scopes)):
+      variables[name].trainable = False
+
+
+def _sample(items, most=8):
+  """At most that many items, evenly, the first and the last included."""
+  if len(items) <= most:
+    return items
+  return [items[i * (len(items) - 1) // (most - 1)] for i in range(most)]
 
 
 def _make_optimizer(config, variables):
