@@ -14,7 +14,6 @@ from deeplab import (
   inference,
   model,
   stored_options,
-  text_files,
 )
 from deeplab.common import InputError
 
@@ -264,13 +263,6 @@ def test_the_published_checkpoint(published_checkpoint):
   network = model.build_model(common.ModelOptions({'semantic': 21}))
   report = checkpoints.restore(network, folder)
   assert not report.initialized and not report.left_over
-
-
-def test_a_text_in_a_folder_that_cannot_be_made(tmp_path):
-  (tmp_path / 'file').touch()
-  path = str(tmp_path / 'file' / 'folder' / 'text.json')
-  with pytest.raises(InputError, match='cannot be written'):
-    text_files.write_text(path, 'x')
 
 
 @pytest.mark.parametrize('dtype', [np.int32, np.bytes_])

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from deeplab import diagnosis, frozen_graph, slim, text_files
+from deeplab import atomic_files, diagnosis, frozen_graph, slim
 from deeplab.common import InputError
 
 GLOBAL_STEP = 'global_step'
@@ -432,7 +432,7 @@ def _update_state(directory, prefix, keep_max):
     f'all_model_checkpoint_paths: "{os.path.basename(path)}"'
     for path in kept[len(dropped) :]
   ]
-  text_files.write_text(
+  atomic_files.write(
     os.path.join(directory, 'checkpoint'), '\n'.join(lines) + '\n'
   )
   for path in dropped:

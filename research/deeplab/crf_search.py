@@ -22,7 +22,7 @@ import tensorflow as tf
 from absl import flags as absl_flags
 from tqdm import tqdm
 
-from deeplab import common, evaluation_flags, flags, text_files
+from deeplab import atomic_files, common, evaluation_flags, flags
 from deeplab.common import InputError
 from deeplab.core import dense_crf
 from deeplab.evaluation import metrics, prediction
@@ -298,7 +298,7 @@ def _write(path, run, num_images, before, rounds):
       for found in rounds
     ],
   }
-  text_files.write_text(path, json.dumps(values, indent=1) + '\n')
+  atomic_files.write(path, json.dumps(values, indent=1) + '\n')
 
 
 if __name__ == '__main__':

@@ -14,6 +14,7 @@ from absl import logging
 from tensorflow.python.framework import convert_to_constants
 
 from deeplab import (
+  atomic_files,
   checkpoints,
   common,
   export_tflite,
@@ -292,13 +293,7 @@ def _write(directory, texts):
   paths = []
   for name, content in texts.items():
     path = os.path.join(directory, name)
-    try:
-      with tf.io.gfile.GFile(f'{path}.tmp', 'wb') as file:
-        file.write(content)
-      tf.io.gfile.rename(f'{path}.tmp', path, overwrite=True)
-    finally:
-      if tf.io.gfile.exists(f'{path}.tmp'):
-        tf.io.gfile.remove(f'{path}.tmp')
+    atomic_files.write(path, content)
     paths.append(path)
   return paths
 

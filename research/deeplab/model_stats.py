@@ -13,12 +13,12 @@ from absl import flags as absl_flags
 from absl import logging
 
 from deeplab import (
+  atomic_files,
   checkpoints,
   common,
   flags,
   model_flags,
   stored_options,
-  text_files,
 )
 from deeplab.common import InputError
 from deeplab.stats import COUNTS, PARTS, ModelStats, stats
@@ -207,7 +207,7 @@ def main():
   if FLAGS.output is None:
     print(text, end='')
   else:
-    text_files.write_text(FLAGS.output, text)
+    atomic_files.write(FLAGS.output, text)
     logging.info('Wrote %s', FLAGS.output)
 
 

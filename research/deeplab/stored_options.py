@@ -6,13 +6,13 @@ import re
 
 import tensorflow as tf
 
-from deeplab import checkpoints, common, diagnosis, text_files
+from deeplab import atomic_files, checkpoints, common, diagnosis
 from deeplab.common import InputError
 
 
 def save(directory, options):
   """Writes model_options.json into a directory."""
-  text_files.write_text(
+  atomic_files.write(
     os.path.join(directory, common.MODEL_OPTIONS_FILE), options.to_json()
   )
 

@@ -4,9 +4,9 @@ import os
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
+from deeplab.common import InputError
 from deeplab.utils import save_annotation
 
 _LABEL = np.array([[0, 1, 2], [2, 2, 0]], np.int32)
@@ -88,6 +88,6 @@ def test_overlay_needs_equal_sizes():
 
 def test_nothing_is_left_where_writing_fails(tmp_path):
   (tmp_path / 'taken.png' / 'in the way').mkdir(parents=True)
-  with pytest.raises(tf.errors.OpError):
+  with pytest.raises(InputError, match=r'taken.png cannot be written'):
     save_annotation.save_annotation(_LABEL, tmp_path, 'taken')
   assert os.listdir(tmp_path) == ['taken.png']

@@ -7,7 +7,7 @@ import os
 
 import tensorflow as tf
 
-from deeplab import common, text_files
+from deeplab import atomic_files, common
 from deeplab.common import InputError
 from deeplab.datasets import data_generator
 from deeplab.evaluation import metrics, plot_trimap, prediction
@@ -112,7 +112,7 @@ def write_results(
 
 def _write_json(path, values):
   text = json.dumps(values, indent=1, allow_nan=False) + '\n'
-  text_files.write_text(path, text)
+  atomic_files.write(path, text)
 
 
 def _write_trimap(values, logdir, class_names):
@@ -132,10 +132,7 @@ def _write_trimap(values, logdir, class_names):
   path = os.path.join(logdir, f'trimap_{step}.')
   _write_json(f'{path}json', {**header, 'trimap': trimap})
   picture = plot_trimap.draw([plot_trimap.Curve(f'step {step}', trimap)])
-  partial = f'{path}png.tmp'
-  with tf.io.gfile.GFile(partial, 'wb') as file:
-    file.write(picture)
-  tf.io.gfile.rename(partial, f'{path}png', overwrite=True)
+  atomic_files.write(f'{path}png', picture)
   return {
     f'trimap/{tag}_width_{row["width"]}': (
       math.nan if row['miou'] is None else row['miou']

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tqdm
 from absl import logging
 
-from deeplab import text_files
+from deeplab import atomic_files
 from deeplab.common import InputError
 from deeplab.training import train_step
 
@@ -41,7 +41,7 @@ class TrainLog:
     self.path = os.path.join(folder, LOG_FILE)
     try:
       lines = self._kept_lines(start_step)
-      text_files.write_text(
+      atomic_files.write(
         self.path, ''.join(json.dumps(line) + '\n' for line in lines)
       )
       self._file = open(self.path, 'a', encoding='utf-8')  # noqa: SIM115

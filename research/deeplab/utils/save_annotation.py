@@ -4,9 +4,9 @@ import io
 import os
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 
+from deeplab import atomic_files
 from deeplab.utils import get_dataset_colormap
 
 
@@ -16,19 +16,14 @@ def save_png(array, path):
   Args:
     array: uint8 array [height, width] or [height, width, 3].
     path: the file to write, local or remote (gs://...).
+
+  Raises:
+    InputError: it cannot be written.
   """
   # Encoded in memory first: PIL seeks in the file, which remote files cannot.
   encoded = io.BytesIO()
   Image.fromarray(np.ascontiguousarray(array, np.uint8)).save(encoded, 'PNG')
-  partial = f'{path}.partial'
-  try:
-    with tf.io.gfile.GFile(partial, 'wb') as file:
-      file.write(encoded.getvalue())
-    tf.io.gfile.rename(partial, path, overwrite=True)
-  except tf.errors.OpError:
-    if tf.io.gfile.exists(partial):
-      tf.io.gfile.remove(partial)
-    raise
+  atomic_files.write(path, encoded.getvalue())
 
 
 def _to_unit_values(label):

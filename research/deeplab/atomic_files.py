@@ -1,4 +1,4 @@
-"""Small text files that are written completely or not at all."""
+"""Files that are written completely or not at all."""
 
 import os
 
@@ -7,12 +7,12 @@ import tensorflow as tf
 from deeplab.common import InputError
 
 
-def write_text(path, text):
+def write(path, content):
   """Writes a file under a temporary name, then renames it.
 
   Args:
-    path: of the file; its folder is made if absent.
-    text: what to write.
+    path: of the file, local or remote; its folder is made if absent.
+    content: text or bytes.
 
   Raises:
     InputError: it cannot be written.
@@ -20,10 +20,11 @@ def write_text(path, text):
   temporary = path + '.tmp'
   if os.path.exists(path) and not os.path.isfile(path):
     raise InputError(f'{path} cannot be written: it is no regular file.')
+  mode = 'wb' if isinstance(content, bytes) else 'w'
   try:
     tf.io.gfile.makedirs(os.path.dirname(path) or '.')
-    with tf.io.gfile.GFile(temporary, 'w') as file:
-      file.write(text)
+    with tf.io.gfile.GFile(temporary, mode) as file:
+      file.write(content)
     tf.io.gfile.rename(temporary, path, overwrite=True)
   except (OSError, tf.errors.OpError) as error:
     if tf.io.gfile.exists(temporary):
