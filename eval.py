@@ -39,7 +39,7 @@ def _define_flags():
     trimap.ANY,
     trimap.BOUNDARIES,
     "What a boundary is: pixels with the ignore label (void, the papers' "
-    'measure), of another class (classes), or any of the two.',
+    'measure), of another class (classes), or either (any).',
   )
   flags.require('eval_logdir')
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -212,3 +213,10 @@ def test_the_command(tmp_path, testdata, published_checkpoint):
 
 def _miou(row):
   return row['miou']
+
+
+def test_the_output_is_checked_before_the_work(monkeypatch, tmp_path):
+  values = types.SimpleNamespace(output=str(tmp_path))
+  monkeypatch.setattr(crf_search, 'FLAGS', values)
+  with pytest.raises(InputError, match='--output must name a file'):
+    crf_search.main()

@@ -70,7 +70,7 @@ def test_crf_parameters_without_crf(parse):
 @pytest.mark.parametrize(
   ('argument', 'message'),
   [
-    ('--crf_w1=-1', '--crf_w1 must be .*at least 0.*w1=-1'),
+    ('--crf_w1=-1', '--crf_w1 must be .*at least 0.*: --crf_w1=-1'),
     ('--crf_sigma_beta=0', '--crf_sigma_beta must be'),
     ('--crf_sigma_alpha=nan', '--crf_sigma_alpha must be'),
     ('--crf_iterations=0', '--crf_iterations must be an integer, at least 1'),

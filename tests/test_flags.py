@@ -72,6 +72,11 @@ def test_bad_lists(text):
     deeplab_flags._ListParser(float).parse(text)
 
 
+def test_dots_among_names_are_a_name():
+  parser = deeplab_flags._ListParser(str)
+  assert parser.parse('a,...,b') == ['a', '...', 'b']
+
+
 def test_elided_whole_numbers():
   parser = deeplab_flags._ListParser(int)
   assert parser.parse('1,...,4') == [1, 2, 3, 4]

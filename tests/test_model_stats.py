@@ -12,6 +12,7 @@ import pytest
 
 from deeplab import (
   common,
+  graph,
   inference,
   model_stats,
   stats,
@@ -237,12 +238,12 @@ def test_peak_by_hand():
   narrow = keras.ops.max(other, axis=-1, keepdims=True)  # 2 + 2 + 1
   last = wide + narrow  # 2 + 1 + 2: `other` is gone
   network = keras.Model(image, last)
-  nodes = stats._nodes_in_order(network)
+  nodes = graph.nodes_in_order(network.outputs)
   assert len(nodes) == 5
   assert stats._peak(nodes, network.outputs) == 5 * size
   # An output stays.
   network = keras.Model(image, [last, other])
-  nodes = stats._nodes_in_order(network)
+  nodes = graph.nodes_in_order(network.outputs)
   assert stats._peak(nodes, network.outputs) == 7 * size
 
 

@@ -19,8 +19,8 @@ def _network(**changes):
         'output_stride': 8,
         'model_variant': 'vgg_16',
         'aspp_with_batch_norm': False,
-        'vgg_fc_filters': 4,
         'aspp_convs_filters': 4,
+        'vgg_fc_filters': 4,
         **changes,
       }
     )
@@ -44,6 +44,11 @@ def test_variants_of_v1(variant):
   field = receptive_field.of_layer(network, 'vgg_16/fc6')
   assert field.stride == (8, 8)
   assert field.size == (size, size)
+  # Images of 321 pixels have 41 x 41 features, whatever the kernel.
+  large = _network(
+    vgg_fc6_kernel_size=kernel_size, atrous_rates=[rate], crop_size=[321, 321]
+  )
+  assert large.get_layer('vgg_16.fc6').output.shape[1:3] == (41, 41)
   assert str(field) == f'{size} x {size} pixels at a stride of 8'
   before = receptive_field.of_layer(network, 'vgg_16/conv5/conv5_3')
   assert before.size == (211, 211) and before.stride == (8, 8)

@@ -30,5 +30,5 @@ def write(path, content):
     if tf.io.gfile.exists(temporary):
       tf.io.gfile.remove(temporary)
     raise InputError(
-      f'{path} cannot be written: {str(error).splitlines()[0]}'
+      f'{path} cannot be written: {str(error).partition(chr(10))[0]}'
     ) from error

@@ -74,8 +74,8 @@ def check_ranges(values: Mapping[str, Any], ranges: Mapping[str, Range]):
     value = values.get(name)
     is_list = isinstance(value, Sequence) and not isinstance(value, str)
     for item in value if is_list else [] if value is None else [value]:
-      check(
-        item in allowed,
-        f'{"each value of " if is_list else ""}{name} must be {allowed}. '
-        f'Received: {name}={list(value) if is_list else value!r}.',
-      )
+      if item not in allowed:
+        raise InputError(
+          f'{"each value of " if is_list else ""}{name} must be {allowed}. '
+          f'Received: {name}={list(value) if is_list else value!r}.'
+        )

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deeplab import option_checks
+
+# Part of this module's interface, wherever they are written.
 from deeplab.checking import COUNT as COUNT
 from deeplab.checking import NOT_NEGATIVE as NOT_NEGATIVE
 from deeplab.checking import POSITIVE as POSITIVE
@@ -107,8 +109,8 @@ class ModelOptions:
       features to (v3+, table 1).
     decoder_num_convs: convolutions of each decoder stage (v3+, table 2).
     decoder_kernel_size: their size (v3+, table 2).
-    vgg_fc6_kernel_size: 7, 4 or 3, of the first fully connected layer of VGG
-      as a convolution (v1, table 2); its rates are `atrous_rates`.
+    vgg_fc6_kernel_size: of the first fully connected layer of VGG as a
+      convolution: 7, 4 or 3 in v1, table 2; its rates are `atrous_rates`.
     vgg_fc_filters: channels of the two fully connected layers.
     vgg_side_branches: two further layers each from the image and the first
       four poolings (v1, section 4.3, "multi-scale prediction").

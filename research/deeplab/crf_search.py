@@ -228,7 +228,6 @@ def _define_flags():
   )
   absl_flags.DEFINE_integer('num_images', 100, 'Images to search on.')
   absl_flags.DEFINE_string('output', 'crf_search.json', 'File for the results.')
-  flags.require('output')
 
 
 def _grid():
@@ -247,7 +246,15 @@ def _grid():
   return grid
 
 
+def _check_output(path):
+  """Before the work, not after it."""
+  is_other = os.path.exists(path) and not os.path.isfile(path)
+  if not path or is_other:
+    raise InputError(f'--output must name a file. Received: --output={path}.')
+
+
 def main():
+  _check_output(FLAGS.output)
   grid = _grid()
   (run,) = evaluation_flags.make_job('eval').runs()
   data = run.dataset

@@ -5,7 +5,7 @@ Only scripts use this module; everything below them takes plain arguments.
 
 from absl import flags as absl_flags
 
-from deeplab import flags, model_flags
+from deeplab import common, flags, model_flags
 from deeplab.common import InputError
 from deeplab.core import dense_crf
 from deeplab.datasets import data_generator
@@ -98,10 +98,11 @@ def crf_parameters():
       raise InputError(f'{", ".join(given)} without --crf. Give --crf as well.')
     return None
   values = {name: FLAGS[_CRF_PREFIX + name].value for name in _CRF_HELP}
-  try:
-    return dense_crf.Parameters(**values)
-  except InputError as error:
-    raise InputError(f'--{_CRF_PREFIX}{error}') from error
+  common.check_ranges(
+    {f'--{_CRF_PREFIX}{name}': value for name, value in values.items()},
+    {f'--{_CRF_PREFIX}{name}': dense_crf.RANGES[name] for name in values},
+  )
+  return dense_crf.Parameters(**values)
 
 
 def make_job(prefix, limit=1, interval_secs=300, timeout_secs=None, crf=None):

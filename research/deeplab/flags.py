@@ -91,7 +91,7 @@ class _ListParser(flags.ArgumentParser):
 
   def _parse_text(self, argument):
     items = [item.strip() for item in argument.split(',')]
-    if '...' in items:
+    if '...' in items and self._convert is not str:
       return self._fill(items)
     return [self._convert(item) for item in items]
 

@@ -106,7 +106,7 @@ def define_model_flags(output_stride=16):
     'resnet_num_blocks', 4, '4 to 7 blocks of a ResNet: the cascade of v3.'
   )
   absl_flags.DEFINE_integer(
-    'vgg_fc6_kernel_size', 3, 'Kernel of fc6 of VGG: 7, 4 or 3.'
+    'vgg_fc6_kernel_size', 3, 'Kernel of fc6 of VGG; 7, 4 or 3 in the paper.'
   )
   absl_flags.DEFINE_integer(
     'vgg_fc_filters', 1024, 'Channels of fc6 and fc7 of VGG.'

@@ -13,6 +13,7 @@ import dataclasses
 import keras
 import numpy as np
 
+from deeplab import graph
 from deeplab.common import InputError
 from deeplab.slim import keras_layers, quantization
 
@@ -68,7 +69,7 @@ def of_layer(network, name):
     InputError: there is no such layer, or an operation on the way is neither
       a window nor works on each place by itself (image pooling, resizing).
   """
-  layer_name = name.replace('/', '.')
+  layer_name = str(name).replace('/', '.')
   layers = [layer for layer in network.layers if layer.name == layer_name]
   if not layers:
     there = [
@@ -89,26 +90,19 @@ def of_tensor(tensor):
 
   Returns:
     ReceptiveField.
+
+  Raises:
+    InputError: see `of_layer`.
   """
+  if not keras.backend.is_keras_tensor(tensor):
+    raise InputError(
+      f'tensor must be one of a keras.Model. Received: {type(tensor).__name__}.'
+    )
   fields = {}
-  stack = [_node_of(tensor)]
-  while stack:
-    node = stack[-1]
-    sources = [_node_of(source) for source in node.input_tensors]
-    waiting = [source for source in sources if id(source) not in fields]
-    if waiting:
-      stack.append(waiting[0])
-      continue
-    inputs = [fields[id(source)] for source in sources]
-    fields[id(stack.pop())] = _through(node, inputs)
-  return fields[id(_node_of(tensor))]
-
-
-def _node_of(tensor):
-  """The call of an operation that made a Keras tensor."""
-  # Keras has no public way from a tensor to what made it.
-  history = tensor._keras_history
-  return history.operation._inbound_nodes[history.node_index]
+  for node in graph.nodes_in_order([tensor]):
+    sources = [graph.node_of(source) for source in node.input_tensors]
+    fields[id(node)] = _through(node, [fields[id(n)] for n in sources])
+  return fields[id(graph.node_of(tensor))]
 
 
 def _through(node, inputs):

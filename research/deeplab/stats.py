@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from deeplab import common, inference, model
+from deeplab import common, graph, inference, model
 from deeplab.common import InputError
 from deeplab.slim import keras_layers, quantization
 
@@ -154,7 +154,7 @@ def stats(
   predictor = inference.build_predictor(
     options, eval_scales, add_flipped_images, image_pyramid
   )
-  nodes = _nodes_in_order(predictor)
+  nodes = graph.nodes_in_order(predictor.outputs)
   return ModelStats(
     options=options,
     eval_scales=tuple(eval_scales),
@@ -167,34 +167,6 @@ def stats(
 
 
 # The graph.
-
-
-def _node_of(tensor):
-  """The call of an operation that made a Keras tensor."""
-  # Keras has no public way from a tensor to what made it.
-  history = tensor._keras_history
-  return history.operation._inbound_nodes[history.node_index]
-
-
-def _nodes_in_order(network):
-  """Every node after those it depends on, one scale after the other.
-
-  Depth first, first input first: the order in which the network functions
-  made them. (Keras' own order, by depth, runs all scales at once.)
-  """
-  order, stack = {}, [_node_of(tensor) for tensor in network.outputs[::-1]]
-  while stack:
-    node = stack[-1]
-    waiting = [
-      source
-      for source in map(_node_of, node.input_tensors)
-      if id(source) not in order
-    ]
-    if waiting:
-      stack.append(waiting[0])
-    else:
-      order[id(stack.pop())] = node
-  return list(order.values())
 
 
 def _peak(nodes, outputs):

@@ -191,12 +191,16 @@ def test_classes_that_hardly_occur_change_nothing(method):
   assert (more[..., 5:] < 1e-4).all()
 
 
-def test_scale_and_type_of_the_probabilities_do_not_matter():
-  image, probabilities = _sample()
-  found = dense_crf.dense_crf(image, probabilities)
+@pytest.mark.parametrize('method', ['lattice', 'exact'])
+def test_scale_and_type_of_the_probabilities_do_not_matter(method):
+  image, probabilities = _sample(20, 20)
+  found = dense_crf.dense_crf(image, probabilities, method=method)
   np.testing.assert_allclose(found.sum(axis=2), 1, rtol=1e-5)
-  scaled = dense_crf.dense_crf(image, probabilities.astype(np.float64) * 7)
-  np.testing.assert_allclose(scaled, found, atol=1e-6)
+  # The last two do not fit into a float32.
+  for scale in (7, 1e39, 1e-50):
+    scaled = probabilities.astype(np.float64) * scale
+    scaled = dense_crf.dense_crf(image, scaled, method=method)
+    np.testing.assert_allclose(scaled, found, atol=1e-5)
 
 
 def test_without_weights_the_probabilities_remain():
@@ -267,6 +271,8 @@ def test_ten_iterations_take_less_than_three_seconds(is_noise):
     ('sigma_gamma', '3'),
     ('iterations', 0),
     ('iterations', 2.5),
+    ('w1', [3.0]),
+    ('sigma_beta', []),
   ],
 )
 def test_a_parameter_out_of_range(name, value):
@@ -296,6 +302,7 @@ _IMAGE, _PROBABILITIES = _sample(8, 9)
     (_IMAGE, _PROBABILITIES[..., 0], r'classes\].*\[8, 9\]'),
     (_IMAGE, _PROBABILITIES > 0.5, 'Received: probabilities of bool'),
     (_IMAGE, None, 'Received: probabilities of NoneType'),
+    (_IMAGE, np.ma.array(_PROBABILITIES), 'must be a NumPy array'),
     (_IMAGE, _with(_PROBABILITIES, np.nan), 'Received.*from nan to nan'),
     (_IMAGE, _with(_PROBABILITIES, -0.5), 'from -0.5 .*softmax'),
     (_IMAGE, _with(_PROBABILITIES, np.inf), 'to inf'),
@@ -311,6 +318,7 @@ def test_bad_arrays(image, probabilities, message):
   ('options', 'message'),
   [
     ({'method': 'brute'}, "method='brute'"),
+    ({'method': np.array(['exact', 'auto'])}, 'method must be one of'),
     ({'margin': -1}, 'margin=-1'),
     ({'margin': 1.5}, 'margin=1.5'),
     ({'parameters': {'w1': 3}}, 'parameters must be Parameters'),

@@ -156,8 +156,15 @@ def test_no_more_vertices_than_corners():
     (np.full((3, 2), np.nan), 'from nan to nan'),
     (np.full((3, 2), -np.inf), 'from -inf'),
     (np.full((3, 2), 1e12), 'larger standard deviation'),
+    (np.array([['a', 'b']]), 'must be real numbers'),
   ],
 )
 def test_bad_features(features, message):
   with pytest.raises(InputError, match=message):
     permutohedral.Lattice(features)
+
+
+@pytest.mark.parametrize('margin', [-1, 4, 0.5, '1', None])
+def test_bad_margin(margin):
+  with pytest.raises(InputError, match=r'margin must be .* at most 3'):
+    permutohedral.Lattice(np.zeros((3, 2)), margin)

@@ -183,6 +183,12 @@ def test_sizes_must_agree():
     found.update(np.zeros((1, 4, 5), int), np.zeros((1, 5, 4), int))
   with pytest.raises(InputError, match='of 4x6 pixels has labels of 4x5'):
     found.update(*np.zeros((2, 1, 4, 5), int), sizes=[(4, 6)])
+  for height in (0, -1):
+    with pytest.raises(InputError, match='nor the image empty'):
+      found.update(*np.zeros((2, 1, 4, 5), int), sizes=[(height, 5)])
+  for count in (1, 3):
+    with pytest.raises(InputError, match=f'{count} sizes, 2 images'):
+      found.update(*np.zeros((2, 2, 4, 5), int), sizes=[(4, 5)] * count)
 
 
 def test_labels_outside_the_range_name_the_image():

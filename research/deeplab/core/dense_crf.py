@@ -45,9 +45,6 @@ _SOFTMAX_PIXELS = 8192
 # Fewer channels than this are not worth a thread.
 _THREAD_CHANNELS = 4
 
-# Each ring takes several times the memory.
-_MARGIN = common.Range(0, 3, whole=True)
-
 _WEIGHT = common.Range(0, 1e4)
 _DEVIATION = common.Range(0.01, 1e4)
 RANGES = {
@@ -90,9 +87,10 @@ class Parameters:
 
   def __post_init__(self):
     for name, value in vars(self).items():
-      if value is None:
-        raise InputError(f'{name} must be a number. Received: {name}=None.')
-    common.check_ranges(vars(self), RANGES)
+      if value not in RANGES[name]:
+        raise InputError(
+          f'{name} must be {RANGES[name]}. Received: {name}={value!r}.'
+        )
 
   def __str__(self):
     return ', '.join(f'{name}={value:g}' for name, value in vars(self).items())
@@ -146,17 +144,24 @@ def dense_crf(image, probabilities, parameters=None, method=AUTO, margin=0):
 
 
 def _check_method(method, margin):
-  if method not in METHODS:
+  if not isinstance(method, str) or method not in METHODS:
     raise InputError(
       f'method must be one of {list(METHODS)}. Received: method={method!r}.'
     )
-  if margin not in _MARGIN:
-    raise InputError(f'margin must be {_MARGIN}. Received: margin={margin!r}.')
+  if margin not in permutohedral.MARGIN:
+    raise InputError(
+      f'margin must be {permutohedral.MARGIN}. Received: margin={margin!r}.'
+    )
+
+
+def _is_array(values):
+  """Whether it is a NumPy array without masked items."""
+  return isinstance(values, np.ndarray) and not np.ma.isMaskedArray(values)
 
 
 def _check_image(image):
   shape = getattr(image, 'shape', None)
-  if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+  if not _is_array(image) or image.dtype != np.uint8:
     kind = getattr(image, 'dtype', type(image).__name__)
     raise InputError(
       'image must be a NumPy array of uint8, the levels 0..255 that sigma_beta '
@@ -170,7 +175,7 @@ def _check_image(image):
 
 
 def _check_probabilities(probabilities):
-  if not isinstance(probabilities, np.ndarray) or not np.issubdtype(
+  if not _is_array(probabilities) or not np.issubdtype(
     probabilities.dtype, np.floating
   ):
     kind = getattr(probabilities, 'dtype', type(probabilities).__name__)
@@ -213,6 +218,8 @@ def mean_field(probabilities, kernels, w1, w2, iterations):
   Returns:
     [height, width, classes] of kernels.dtype, summing to one.
   """
+  # Their scale does not matter, and may not fit into a float32.
+  probabilities = probabilities / probabilities.max(axis=2, keepdims=True)
   # What is zero counts as the smallest float32.
   floor = np.finfo(np.float32).tiny
   scores = np.log(np.maximum(probabilities, floor, dtype=kernels.dtype))

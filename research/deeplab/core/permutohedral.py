@@ -12,6 +12,7 @@ Permutohedral Lattice", Eurographics 2010.
 import numpy as np
 import scipy.sparse
 
+from deeplab import common
 from deeplab.common import InputError
 
 # What a vertex takes from its two neighbours along an axis, and 1 from itself.
@@ -19,6 +20,9 @@ _BLUR_NEIGHBOUR = 0.5
 
 # Coordinates beyond this are not exact in float64 after scaling.
 _MAX_FEATURE = 1e9
+
+# Each ring of vertices takes several times the memory.
+MARGIN = common.Range(0, 3, whole=True)
 
 
 class Lattice:
@@ -51,6 +55,8 @@ class Lattice:
     """
     features = np.asarray(features)
     _check_features(features)
+    if margin not in MARGIN:
+      raise InputError(f'margin must be {MARGIN}. Received: margin={margin!r}.')
     size = features.shape[1] + 1
     remainder_0, rank, weights = _simplices(features)
     multipliers = _multipliers(remainder_0, 2 + margin)
@@ -103,6 +109,10 @@ def _check_features(features):
     raise InputError(
       'features must be [points, dimensions], at least one of each. Received: '
       f'features of shape {list(features.shape)}.'
+    )
+  if features.dtype.kind not in 'fiub':
+    raise InputError(
+      f'features must be real numbers. Received: features of {features.dtype}.'
     )
   # NaN is not less than anything either.
   if not (np.abs(features) < _MAX_FEATURE).all():

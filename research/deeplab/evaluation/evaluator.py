@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from deeplab import atomic_files, common
 from deeplab.common import InputError
-from deeplab.datasets import data_generator
 from deeplab.evaluation import metrics, plot_trimap, prediction
 from deeplab.evaluation import trimap as trimap_lib
 
@@ -47,12 +46,7 @@ def evaluate(predict, dataset, trimap=None):
     matrix.update(*counted)
     if trimap is not None:
       # Where the padding begins is no boundary.
-      sizes = zip(
-        batch[data_generator.RESIZED_HEIGHT],
-        batch[data_generator.RESIZED_WIDTH],
-        strict=True,
-      )
-      trimap.update(*counted, sizes=sizes)
+      trimap.update(*counted, sizes=prediction.valid_sizes(batch))
   return matrix
 
 

@@ -181,12 +181,18 @@ class Trimap:
       )
     if sizes is None:
       sizes = [labels.shape[1:]] * len(labels)
+    sizes = list(sizes)
+    if len(sizes) != len(labels):
+      raise InputError(
+        f'sizes must have one size for each image. Received: {len(sizes)} '
+        f'sizes, {len(labels)} images.'
+      )
     for index, (height, width) in enumerate(sizes):
-      if height > labels.shape[1] or width > labels.shape[2]:
+      if not (1 <= height <= labels.shape[1] and 1 <= width <= labels.shape[2]):
         raise InputError(
           f'Image number {self.num_images} of {height}x{width} pixels has '
           f'labels of {labels.shape[1]}x{labels.shape[2]}; they must not be '
-          'smaller.'
+          'smaller, nor the image empty.'
         )
       self._add(
         labels[index, :height, :width],
