@@ -13,10 +13,8 @@ improve. Every row writes eval/trimap_<step>.json and .png; results.md has the
 bands. Both papers use this measure of val, v2 with ResNet-101 as well.
 """
 
-import runner
-import settings
-import v1_rows
-from plan import FULL, SMALL, Recipe
+from experiment import runner, settings, v1_rows
+from experiment.plan import FULL, SMALL, Recipe
 
 _NETWORK = v1_rows.row('deeplab', eval=settings.TRIMAP)
 _MSC = v1_rows.row('deeplab', 'deeplab', name='msc', eval=settings.TRIMAP)

@@ -23,10 +23,8 @@ the paper does not say what was found: see --search_crf. Its schedule for the
 layers of MSc is not known either; it is that of the network here.
 """
 
-import runner
-import settings
-import v1_rows
-from plan import FULL, SMALL, Recipe
+from experiment import runner, settings, v1_rows
+from experiment.plan import FULL, SMALL, Recipe
 
 
 def _rows(name, paper, paper_crf, *args):

@@ -24,10 +24,8 @@ The parameters of the CRF were searched on 100 images of val, for each variant;
 the paper does not say what was found: see --search_crf.
 """
 
-import runner
-import settings
-import v1_rows
-from plan import FULL, SMALL, Recipe
+from experiment import runner, settings, v1_rows
+from experiment.plan import FULL, SMALL, Recipe
 
 # name: without CRF, with CRF.
 _PAPER = {

@@ -19,10 +19,8 @@ mIoU on test (arXiv:1412.7062, table 3):
   DeepLab-MSc-CRF-LargeFOV  71.6
 """
 
-import runner
-import settings
-import v1_rows
-from plan import FULL, Recipe
+from experiment import runner, settings, v1_rows
+from experiment.plan import FULL, Recipe
 
 
 def _row(name, paper, *args):

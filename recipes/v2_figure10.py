@@ -15,12 +15,9 @@ as good as VGG-16 with it, and better with it. Which variants these are is not
 said; ASPP-L and the best one here.
 """
 
-import runner
-import settings
-import v1_rows
-import v2_rows
-from plan import FULL, Recipe
-from v2_rows import ASPP, AUG, MSC
+from experiment import runner, settings, v1_rows, v2_rows
+from experiment.plan import FULL, Recipe
+from experiment.v2_rows import ASPP, AUG, MSC
 
 _VGG = v1_rows.row(
   'largefov',

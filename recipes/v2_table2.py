@@ -21,10 +21,8 @@ mIoU on val without CRF, LargeFOV (arXiv:1606.00915, table 2):
 The text of both papers has batches of 20 where the table has 30.
 """
 
-import runner
-import settings
-import v1_rows
-from plan import FULL, SMALL, Recipe
+from experiment import runner, settings, v1_rows
+from experiment.plan import FULL, SMALL, Recipe
 
 _SMALL_BATCH = {30: 12, 10: 4}
 

@@ -16,10 +16,8 @@ mIoU on val (arXiv:1606.00915, table 3):
   ASPP-L    6,12,18,24  68.96        71.57
 """
 
-import runner
-import settings
-import v1_rows
-from plan import FULL, SMALL, Recipe
+from experiment import runner, settings, v1_rows
+from experiment.plan import FULL, SMALL, Recipe
 
 
 def _rows(name, rates, small_rates, paper, paper_crf):

@@ -26,11 +26,9 @@ models is taken) nor the training on COCO (it is as long as that on VOC here,
 one network for all rows, with new logits).
 """
 
-import runner
-import settings
-import v2_rows
-from plan import FULL, SMALL, Recipe
-from v2_rows import ASPP, AUG, LARGEFOV, MSC
+from experiment import runner, settings, v2_rows
+from experiment.plan import FULL, SMALL, Recipe
+from experiment.v2_rows import ASPP, AUG, LARGEFOV, MSC
 
 _ASPP = v2_rows.row('aspp', 76.35, MSC, AUG, ASPP, coco=True)
 

@@ -14,11 +14,9 @@ mIoU on test (arXiv:1606.00915, table 5): DeepLab-CRF (ResNet-101) 79.7. Before
 with poly, and 72.6 for ASPP-L with CRF.
 """
 
-import runner
-import settings
-import v2_rows
-from plan import FULL, Recipe
-from v2_rows import ASPP, AUG, MSC
+from experiment import runner, settings, v2_rows
+from experiment.plan import FULL, Recipe
+from experiment.v2_rows import ASPP, AUG, MSC
 
 RECIPE = Recipe(
   name='v2_table5',

@@ -25,12 +25,9 @@ mIoU on val (arXiv:1606.00915, table 6):
 Not confirmed: that the last three have Aug.
 """
 
-import runner
-import settings
-import v1_rows
-import v2_rows
-from plan import FULL, Recipe
-from v2_rows import ASPP, AUG, LARGEFOV, MSC
+from experiment import runner, settings, v1_rows, v2_rows
+from experiment.plan import FULL, Recipe
+from experiment.v2_rows import ASPP, AUG, LARGEFOV, MSC
 
 _VGG = v1_rows.row(
   'largefov',

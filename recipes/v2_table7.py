@@ -22,11 +22,9 @@ mIoU on val, ResNet-101 (arXiv:1606.00915, table 7):
 Not confirmed: which rows have Aug; here those with COCO.
 """
 
-import runner
-import settings
-import v2_rows
-from plan import FULL, Recipe
-from v2_rows import ASPP, AUG, LARGEFOV, MSC
+from experiment import runner, settings, v2_rows
+from experiment.plan import FULL, Recipe
+from experiment.v2_rows import ASPP, AUG, LARGEFOV, MSC
 
 _COCO = v2_rows.row('msc_coco', 64.40, MSC, AUG, coco=True)
 

@@ -28,12 +28,9 @@ here, as on VOC), and it evaluates overlapping regions, where this evaluates
 whole images.
 """
 
-import runner
-import settings
-import v1_rows
-import v2_rows
-from plan import FULL, Recipe, Row
-from v2_rows import ASPP, AUG, LARGEFOV
+from experiment import runner, settings, v1_rows, v2_rows
+from experiment.plan import FULL, Recipe, Row
+from experiment.v2_rows import ASPP, AUG, LARGEFOV
 
 _HALF = {'min_resize_value': 512, 'max_resize_value': 1024}
 

@@ -20,10 +20,9 @@ The rates of ASPP are those of output stride 16, (6,12,18), twice as large at 8
 and half as large at 32.
 """
 
-import runner
-import settings
-from plan import FULL, SMALL, Recipe, Row
-from v3_rows import evaluate
+from experiment import runner, settings
+from experiment.plan import FULL, SMALL, Recipe, Row
+from experiment.v3_rows import evaluate
 
 # Training output stride: batch, batch at small scale, rates.
 _TRAIN = {

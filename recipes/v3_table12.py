@@ -23,11 +23,10 @@ trainval_coarse (length and learning rate are not in the paper; those of the
 second stage on VOC here), with scales 0.75 to 2 and output stride 4.
 """
 
-import runner
-import settings
-from plan import FULL, SMALL, Recipe, Row
-from settings import FLIPS
-from v3_rows import evaluate
+from experiment import runner, settings
+from experiment.plan import FULL, SMALL, Recipe, Row
+from experiment.settings import FLIPS
+from experiment.v3_rows import evaluate
 
 _SCALES = {'eval_scales': [0.75, 1.0, 1.25]}
 

@@ -16,9 +16,8 @@ mIoU on val at output stride 16 (arXiv:1706.05587, table 2):
   ResNet-101   68.39   73.21   75.34   75.76
 """
 
-import runner
-import settings
-from plan import BOTH, FULL, SMALL, Recipe, Row
+from experiment import runner, settings
+from experiment.plan import FULL, SCALES, SMALL, Recipe, Row
 
 _PAPER = {
   50: [64.81, 72.14, 74.29, 73.88],
@@ -38,7 +37,7 @@ RECIPE = Recipe(
       },
       checkpoint=f'resnet_v1_{layers}_beta_imagenet',
       small_train={'model_variant': 'resnet_v1_18_beta'},
-      scales=BOTH if layers == 50 else [FULL],
+      scales=SCALES if layers == 50 else [FULL],
     )
     for layers, numbers in _PAPER.items()
     for blocks, paper in enumerate(numbers, 4)

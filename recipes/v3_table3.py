@@ -19,9 +19,8 @@ mIoU on val at output stride 16 (arXiv:1706.05587, table 3):
   2,2,2        71.45   74.30   74.70   74.62
 """
 
-import runner
-import settings
-from plan import BOTH, FULL, SMALL, Recipe, Row
+from experiment import runner, settings
+from experiment.plan import FULL, SCALES, SMALL, Recipe, Row
 
 _PAPER = {
   (1, 1, 1): [68.39, 73.21, 75.34, 75.76],
@@ -41,7 +40,7 @@ RECIPE = Recipe(
       paper=paper,
       train={'multi_grid': rates, 'resnet_num_blocks': blocks},
       small_train={'multi_grid': rates[:2]},
-      scales=[FULL] if rates in _FULL_ONLY else BOTH,
+      scales=[FULL] if rates in _FULL_ONLY else SCALES,
     )
     for rates, numbers in _PAPER.items()
     for blocks, paper in enumerate(numbers, 4)

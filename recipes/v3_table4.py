@@ -17,11 +17,10 @@ mIoU on val, block7 with multi-grid (1,2,1) (arXiv:1706.05587, table 4):
   output stride 8, MS, flip  79.35
 """
 
-import runner
-import settings
-from plan import FULL, SMALL, Recipe, Row
-from settings import FLIPS, MULTI_SCALE
-from v3_rows import evaluate
+from experiment import runner, settings
+from experiment.plan import FULL, SMALL, Recipe, Row
+from experiment.settings import FLIPS, MULTI_SCALE
+from experiment.v3_rows import evaluate
 
 RECIPE = Recipe(
   name='v3_table4',

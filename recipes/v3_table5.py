@@ -20,9 +20,8 @@ mIoU on val at output stride 16 (arXiv:1706.05587, table 5):
   1,2,4       6,12,18     yes            77.21
 """
 
-import runner
-import settings
-from plan import FULL, SMALL, Recipe, Row
+from experiment import runner, settings
+from experiment.plan import FULL, SMALL, Recipe, Row
 
 _NO_POOLING = {'add_image_level_feature': False}
 _SMALL_RATES = {'atrous_rates': [2, 4, 6]}

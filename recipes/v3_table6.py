@@ -25,12 +25,10 @@ After COCO the learning rate is 0.0001 (section 4.3). The training on COCO is as
 long as that on VOC here; the paper does not say.
 """
 
-import runner
-import settings
-import v3_rows
-from plan import FULL, SMALL, Recipe, Row
-from settings import FLIPS, MULTI_SCALE
-from v3_rows import evaluate
+from experiment import runner, settings, v3_rows
+from experiment.plan import FULL, SMALL, Recipe, Row
+from experiment.settings import FLIPS, MULTI_SCALE
+from experiment.v3_rows import evaluate
 
 RECIPE = Recipe(
   name='v3_table6',

@@ -18,11 +18,9 @@ stage: to have that, write trainval from such a list. 86.9 starts from a ResNet
 trained on JFT-300M, which is not public: that row is not here.
 """
 
-import runner
-import settings
-import v3_rows
-from plan import FULL, Recipe, Row
-from settings import FLIPS, MULTI_SCALE
+from experiment import runner, settings, v3_rows
+from experiment.plan import FULL, Recipe, Row
+from experiment.settings import FLIPS, MULTI_SCALE
 
 RECIPE = Recipe(
   name='v3_table7',

@@ -19,9 +19,8 @@ mIoU on val at output stride 16 (arXiv:1706.05587, table 8):
   321   yes               yes                 67.22
 """
 
-import runner
-import settings
-from plan import FULL, SMALL, Recipe, Row
+from experiment import runner, settings
+from experiment.plan import FULL, SMALL, Recipe, Row
 
 RECIPE = Recipe(
   name='v3_table8',

@@ -15,9 +15,8 @@ mIoU on val at output stride 16 (arXiv:1706.05587, table 9):
   mIoU   64.43  75.76  76.49  77.21
 """
 
-import runner
-import settings
-from plan import FULL, SMALL, Recipe, Row
+from experiment import runner, settings
+from experiment.plan import FULL, SMALL, Recipe, Row
 
 _PAPER = {4: 64.43, 8: 75.76, 12: 76.49, 16: 77.21}
 

@@ -16,9 +16,8 @@ The figure (arXiv:1802.02611, figure 5a) has curves: mIoU within bands of up to
 decoder gives 4.8 more for ResNet-101 and 5.4 for Xception in the narrowest one.
 """
 
-import runner
-import settings
-from plan import BOTH, FULL, SMALL, Recipe, Row
+from experiment import runner, settings
+from experiment.plan import FULL, SCALES, SMALL, Recipe, Row
 
 _NETWORKS = {
   'resnet': (settings.RESNET_101, 'resnet_v1_101_beta_imagenet'),
@@ -43,7 +42,7 @@ def _row(name, decoder):
       'weight_decay': None,
     },
     small_eval={'trimap_boundary': 'any'},
-    scales=BOTH if name == 'resnet' else [FULL],
+    scales=SCALES if name == 'resnet' else [FULL],
   )
 
 

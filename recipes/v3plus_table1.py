@@ -15,9 +15,8 @@ mIoU on val, one [3x3, 256] convolution, Conv2 (arXiv:1802.02611, table 1):
   mIoU      77.61  77.92  78.16  78.21  77.94
 """
 
-import runner
-import settings
-from plan import FULL, SMALL, Recipe, Row
+from experiment import runner, settings
+from experiment.plan import FULL, SMALL, Recipe, Row
 
 _PAPER = {8: 77.61, 16: 77.92, 32: 78.16, 48: 78.21, 64: 77.94}
 

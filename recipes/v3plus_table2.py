@@ -19,9 +19,8 @@ mIoU on val (arXiv:1802.02611, table 2):
   Conv3, Conv2, [3x3, 256]  78.61
 """
 
-import runner
-import settings
-from plan import FULL, SMALL, Recipe, Row
+from experiment import runner, settings
+from experiment.plan import FULL, SMALL, Recipe, Row
 
 
 def _row(name, paper, num_convs=1, **train):

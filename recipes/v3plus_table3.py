@@ -24,11 +24,10 @@ The paper does not give the rates of ASPP at output stride 32; they are half of
 those at 16 here.
 """
 
-import runner
-import settings
-from plan import FULL, SMALL, Recipe, Row
-from settings import CRF, FLIPS, MULTI_SCALE
-from v3_rows import evaluate
+from experiment import runner, settings
+from experiment.plan import FULL, SMALL, Recipe, Row
+from experiment.settings import CRF, FLIPS, MULTI_SCALE
+from experiment.v3_rows import evaluate
 
 _TRAIN_32 = {'output_stride': 32, 'atrous_rates': [3, 6, 9]}
 _SMALL_32 = {'atrous_rates': None}

@@ -25,11 +25,10 @@ SC: depthwise separable convolutions in ASPP and decoder. The row with JFT
 starts from a network trained on JFT-300M, which is not public: it is not here.
 """
 
-import runner
-import settings
-from plan import BOTH, FULL, SMALL, Recipe, Row
-from settings import FLIPS, MULTI_SCALE
-from v3_rows import evaluate
+from experiment import runner, settings
+from experiment.plan import FULL, SCALES, SMALL, Recipe, Row
+from experiment.settings import FLIPS, MULTI_SCALE
+from experiment.v3_rows import evaluate
 
 _SEPARABLE = {
   **settings.DECODER,
@@ -41,7 +40,7 @@ _PARTS = {'ms': [MULTI_SCALE], 'ms_flip': [MULTI_SCALE, FLIPS]}
 
 def _rows(name, train, eval16, eval8, **fields):
   """A training, and evaluations: {parts: mIoU} for each output stride."""
-  scales = fields.get('scales', BOTH)
+  scales = fields.get('scales', SCALES)
   rows = [Row(name, paper=eval16.pop(''), train=train, **fields)]
   for stride, papers in (16, eval16), (8, eval8):
     for parts, paper in papers.items():

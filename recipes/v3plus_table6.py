@@ -14,10 +14,9 @@ here. The network of 87.8 is also published: xception65_coco_voc_trainval of the
 model zoo.
 """
 
-import runner
-import settings
-from plan import FULL, Recipe, Row
-from settings import FLIPS, MULTI_SCALE
+from experiment import runner, settings
+from experiment.plan import FULL, Recipe, Row
+from experiment.settings import FLIPS, MULTI_SCALE
 
 RECIPE = Recipe(
   name='v3plus_table6',

@@ -27,10 +27,9 @@ not said. Here it is the second stage on trainval_coarse, as v3_table12.py has
 it, and the test of the model zoo: output stride 8, six scales, flips.
 """
 
-import runner
-import settings
-from plan import FULL, SMALL, Recipe, Row
-from settings import FLIPS, MULTI_SCALE
+from experiment import runner, settings
+from experiment.plan import FULL, SMALL, Recipe, Row
+from experiment.settings import FLIPS, MULTI_SCALE
 
 _DECODER = {'decoder_output_stride': [4]}
 _NO_POOLING = {**_DECODER, 'add_image_level_feature': False}

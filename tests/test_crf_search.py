@@ -57,6 +57,13 @@ def test_refinement_stays_in_range():
   assert [s.w1 for s in rounds[1]] == [2]
 
 
+def test_nothing_to_refine():
+  rounds = list(
+    crf_search.search(functools.partial(_peak, asked=[]), {'w1': [4]}, 2)
+  )
+  assert [len(found) for found in rounds] == [1]
+
+
 def test_table_and_flags():
   setting = dense_crf.Parameters(w1=5.5)
   results = {setting: 0.75, dense_crf.Parameters(): 0.5}

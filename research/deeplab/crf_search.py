@@ -155,7 +155,8 @@ def search(evaluate, grid, refinements):
       as large as before. A parameter with one value stays at it.
 
   Yields:
-    {setting: mIoU} of the grid and of each refinement.
+    {setting: mIoU} of the grid and of each refinement; fewer when nothing is
+    left to refine.
 
   Raises:
     InputError: a value is out of range.
@@ -171,7 +172,10 @@ def search(evaluate, grid, refinements):
       dense_crf.Parameters(**dict(zip(grid, point, strict=True)))
       for point in points
     ]
-    found = evaluate([setting for setting in settings if setting not in known])
+    new = [setting for setting in settings if setting not in known]
+    if not new:
+      return
+    found = evaluate(new)
     yield found
     known.update(found)
     best = best_of(known)

@@ -102,6 +102,15 @@ def test_negative_labels_are_refused():
     matrix.update(np.array([[-1]]), np.array([[0]]))
 
 
+@pytest.mark.parametrize('wrong', ['labels', 'predictions'])
+def test_labels_are_integers(wrong):
+  values = {'labels': np.zeros((1, 2, 2), int)}
+  values['predictions'] = values['labels']
+  values[wrong] = np.full((1, 2, 2), 0.5)
+  with pytest.raises(InputError, match=f'{wrong} must be integers, not float'):
+    metrics.ConfusionMatrix(2).update(**values)
+
+
 def test_sizes_must_agree():
   matrix = metrics.ConfusionMatrix(3)
   with pytest.raises(ValueError, match='same number of pixels'):

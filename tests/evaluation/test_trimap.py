@@ -159,6 +159,8 @@ def test_batches_do_not_matter():
   ('widths', 'message'),
   [
     ([], r'ascending .*Received: trimap_widths=\.'),
+    (None, 'must be a list of integers. Received: None'),
+    (5, 'must be a list of integers. Received: 5'),
     ([3, 2], r'ascending .*1,2,\.\.\.,40.*=3,2\.'),
     ([1, 2, 2], r'each of them once.*=1,2,2\.'),
     ([1, 1] * 9, r'Received: trimap_widths=1(,1){9},\.\.\.\.$'),
@@ -170,6 +172,15 @@ def test_batches_do_not_matter():
 def test_widths_are_checked(widths, message):
   with pytest.raises(InputError, match=message):
     trimap.Trimap(3, 255, widths)
+
+
+def test_any_number_of_widths():
+  # More than 16 bits can count.
+  found = trimap.Trimap(2, 255, range(1, 70000))
+  labels = np.array([[[0, 0, 1, 1]]])
+  found.update(labels, labels)
+  last = found.matrices()[-1]
+  assert last.counts.sum() == 4 and found.matrices()[0].counts.sum() == 2
 
 
 def test_the_boundary_is_checked():

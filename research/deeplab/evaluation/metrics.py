@@ -61,8 +61,9 @@ class ConfusionMatrix:
       image_names: the batch's image names (str or bytes), for messages.
 
     Raises:
-      InputError: a label or prediction is outside 0..num_classes-1 (and not
-        the ignore label); names the image and the values.
+      InputError: labels or predictions are no integers, or one is outside
+        0..num_classes-1 (and not the ignore label); the latter names the image
+        and the values.
       ValueError: labels and predictions differ in size.
     """
     counted, pairs = self.pairs(labels, predictions, image_names)
@@ -97,6 +98,9 @@ class ConfusionMatrix:
     counted = np.ones(labels.shape, bool)
     if self.ignore_label is not None:
       counted = labels != self.ignore_label
+    for what, values in (('labels', labels), ('predictions', predictions)):
+      if values.dtype.kind not in 'iub':
+        raise InputError(f'The {what} must be integers, not {values.dtype}.')
     self._check_range('label', labels, counted, image_names)
     self._check_range('prediction', predictions, counted, image_names)
     pairs = labels[counted].astype(np.int64) * self.num_classes

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from deeplab import common, flags
+from deeplab import atomic_files, common, flags
 from deeplab.common import InputError
 from deeplab.evaluation import trimap
 
@@ -250,22 +250,6 @@ def _check_output(path):
   return file_format
 
 
-def _write(path, content):
-  """Writes under a temporary name, then renames."""
-  partial = f'{path}.tmp'
-  try:
-    with open(partial, 'wb') as file:
-      file.write(content)
-    os.replace(partial, path)
-  except OSError as error:
-    raise InputError(
-      f'--output={path} cannot be written: {error.strerror}.'
-    ) from error
-  finally:
-    if os.path.exists(partial):
-      os.remove(partial)
-
-
 def _parser():
   parser = argparse.ArgumentParser(
     prog='python -m deeplab.evaluation.plot_trimap',
@@ -296,7 +280,7 @@ def main():
       labels = [label.strip() for label in labels.split(',')]
     curves = load_curves(values.files, labels)
     print(to_table(curves))
-    _write(values.output, draw(curves, file_format))
+    atomic_files.write(values.output, draw(curves, file_format))
     print(f'Plot: {values.output}')
 
   flags.run(plot)

@@ -39,10 +39,17 @@ def check_options(widths, boundary=ANY):
     widths: integers in pixels.
     boundary: see the module.
 
+  Returns:
+    The widths as a list.
+
   Raises:
     InputError: the widths are not positive or do not ascend, there is none, or
       the boundary is unknown.
   """
+  if not np.iterable(widths):
+    raise InputError(
+      f'trimap_widths must be a list of integers. Received: {widths!r}.'
+    )
   widths = list(widths)
   common.check_ranges(
     {'trimap_widths': widths}, {'trimap_widths': common.COUNT}
@@ -59,6 +66,7 @@ def check_options(widths, boundary=ANY):
       f'trimap_boundary must be one of {", ".join(BOUNDARIES)}. Received: '
       f'trimap_boundary={boundary!r}.'
     )
+  return [int(width) for width in widths]
 
 
 def _spread(values, distance, pick):
@@ -97,8 +105,8 @@ def bands(labels, ignored, widths, boundary=ANY):
     boundary: see the module.
 
   Returns:
-    uint16 [height, width]: an index into `widths`, or their number for pixels
-    in no trimap. What it says of ignored pixels has no meaning.
+    Unsigned integers [height, width]: an index into `widths`, or their number
+    for pixels in no trimap. What it says of ignored pixels has no meaning.
   """
   # A boundary is in reach where the largest and the smallest value are not the
   # same; they start from what is to count as different.
@@ -108,7 +116,7 @@ def bands(labels, ignored, widths, boundary=ANY):
   largest = np.where(ignored, 0 if boundary == CLASSES else void, start + 1)
   largest = largest.astype(dtype)
   smallest = np.where(ignored, void, start + 1).astype(dtype)
-  result = np.full(labels.shape, len(widths), np.uint16)
+  result = np.full(labels.shape, len(widths), np.min_scalar_type(len(widths)))
   reached = 0
   for width in widths:
     largest = _spread(largest, width - reached, np.maximum)
@@ -140,9 +148,7 @@ class Trimap:
     Raises:
       InputError: see `check_options`.
     """
-    widths = list(widths)
-    check_options(widths, boundary)
-    self.widths = [int(width) for width in widths]
+    self.widths = check_options(widths, boundary)
     self.boundary = boundary
     # Its counts are those of the whole images.
     self._whole = metrics.ConfusionMatrix(num_classes, ignore_label)

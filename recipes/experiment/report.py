@@ -13,7 +13,11 @@ def write_json(path, values):
 
 
 def _write_text(path, text):
-  """Writes a file completely or not at all; its folder is made if absent."""
+  """Writes a file completely or not at all; its folder is made if absent.
+
+  Not by `deeplab.atomic_files`: its TensorFlow would stay in memory beside that
+  of the trainings.
+  """
   os.makedirs(os.path.dirname(path), exist_ok=True)
   with open(f'{path}.tmp', 'w', encoding='utf-8') as file:
     file.write(text)

@@ -18,18 +18,18 @@ import subprocess
 import sys
 import time
 
-import report
 from absl import flags as absl_flags
-from job import Job
-from plan import SCALES, Named, select_rows
-from records import has_records
 
 from deeplab import flags
 from deeplab.common import InputError
+from experiment import report
+from experiment.job import Job, name_of
+from experiment.plan import SCALES, Named, select_rows
+from experiment.records import has_records
 
 FLAGS = flags.FLAGS
 
-_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), *['..'] * 2))
 
 # Lines of the log of a command that failed.
 _LOG_LINES = 15
@@ -266,8 +266,8 @@ def run_command(command, log_path):
     with open(log_path, encoding='utf-8', errors='replace') as log:
       tail = ''.join(log.readlines()[-_LOG_LINES:])
     raise InputError(
-      f'{command[0]} ended with status {status}. Once that is mended, the same '
-      f'command goes on from here. {log_path} ends with\n{tail}'
+      f'{name_of(command)} ended with status {status}. Once that is mended, '
+      f'the same command goes on from here. {log_path} ends with\n{tail}'
     )
   return time.monotonic() - start
 

@@ -1,7 +1,7 @@
 """Rows that the tables of DeepLab v3 and v3+ have in common."""
 
-import settings
-from plan import FULL, Row
+from experiment import settings
+from experiment.plan import FULL, Row
 
 # A training on MS-COCO in the classes of VOC.
 COCO_STAGE = Row(

@@ -1,6 +1,6 @@
 """Parts of DeepLab v2 on ResNet-101, as rows of its tables."""
 
-from plan import FULL, Row
+from experiment.plan import FULL, Row
 
 # Several sizes of the input, scores merged by their maximum (section 4.1.2).
 MSC = {'image_pyramid': [0.5, 0.75, 1.0]}
@@ -36,7 +36,6 @@ def row(name, paper, *parts, coco=False, **fields):
     train={**train, **fields.pop('train', {})},
     eval={**(MSC if MSC in parts else {}), **fields.pop('eval', {})},
     start='coco' if coco else None,
-    small_start=None,
     small_train={'atrous_rates': _SMALL_RATES[rates[0]]} if rates else {},
     **fields,
   )

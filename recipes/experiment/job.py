@@ -3,11 +3,10 @@
 import json
 import os
 
-import report
-from plan import shell_flags
-from records import has_records
-
 from deeplab.common import InputError
+from experiment import report
+from experiment.plan import shell_flags
+from experiment.records import has_records
 
 # The flags that a row was run with, beside its results.
 _EXPERIMENT_FILE = 'experiment.json'
@@ -88,10 +87,19 @@ class Job:
     ]
 
   def _experiment(self):
+    row = self.row
+    places = {'data_dir': self._data.get(row.data)}
+    if row.initial_checkpoint:
+      places['initial_checkpoint'] = self._checkpoints.get(
+        row.initial_checkpoint
+      )
     return {
-      'train': self.row.train,
-      'eval': self.row.eval or {},
+      'train': row.train,
+      'eval': row.eval or {},
       'runner': {'search_crf': self._search_crf},
+      'places': {
+        name: os.path.abspath(path) for name, path in places.items() if path
+      },
     }
 
   def _check_experiment(self):
@@ -103,6 +111,9 @@ class Job:
     new = json.loads(json.dumps(self._experiment()))
     for script, now in new.items():
       before = old.get(script, {})
+      if script == 'places':
+        # A finished row is kept without its data at hand.
+        before = {name: before[name] for name in {*before} & {*now}}
       changed = sorted(
         name for name in {*before, *now} if before.get(name) != now.get(name)
       )
@@ -186,7 +197,7 @@ class Job:
     report.write_json(self._path(_EXPERIMENT_FILE), self._experiment())
     seconds = {}
     for command in self.commands():
-      name = _name_of(command)
+      name = name_of(command)
       log = self._path(f'{name}.log')
       print(f'{self.row.name}: {name}, see {log}', flush=True)
       seconds[name] = round(run_command(command, log))
@@ -204,8 +215,8 @@ class Job:
     return values
 
 
-def _name_of(command):
-  """Script or module without extension or package."""
+def name_of(command):
+  """Name of the script, or of the module that -m runs."""
   if command[0] == '-m':
     return command[1].rpartition('.')[2]
   return os.path.splitext(command[0])[0]
@@ -220,10 +231,12 @@ def _without_crf_and_trimap(flags):
 
 
 def _is_checkpoint(path):
-  if os.path.exists(path):
-    return True
+  """Whether there is a file, a folder with something in it, or a prefix."""
+  if os.path.isdir(path):
+    return bool(os.listdir(path))
   folder, name = os.path.split(path)
   folder = folder or '.'
   return os.path.isdir(folder) and any(
-    entry.startswith(f'{name}.') for entry in os.listdir(folder)
+    entry == name or entry.startswith(f'{name}.')
+    for entry in os.listdir(folder)
   )

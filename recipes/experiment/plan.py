@@ -10,7 +10,7 @@ from deeplab.common import InputError
 
 FULL = 'full'
 SMALL = 'small'
-SCALES = BOTH = (FULL, SMALL)
+SCALES = (FULL, SMALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +55,11 @@ class Row:
       only trained, as a stage of others.
     weights: name of the row whose weights are evaluated, for a row that does
       not train.
-    start: name of the row whose weights the training starts from.
+    start: at full scale, name of the row whose weights the training starts
+      from; None for a checkpoint.
     checkpoint, data: at full scale, others than the setting's.
     small_train, small_eval: further changes at small scale.
-    small_start: `start` at small scale, if it is another; None for the
-      setting's checkpoint.
+    small_start: `start` at small scale.
     scales: where the row is run.
     script: 'eval', or 'vis' where the labels are not public.
   """
@@ -74,7 +74,7 @@ class Row:
   data: str | None = None
   small_train: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   small_eval: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  small_start: str | None = ''
+  small_start: str | None = None
   scales: Sequence[str] = SCALES
   script: str = 'eval'
 
@@ -115,9 +115,7 @@ class Row:
     )
     return dataclasses.replace(
       self,
-      start=self.small_start
-      if small and self.small_start != ''
-      else self.start,
+      start=self.small_start if small else self.start,
       checkpoint=(not small and self.checkpoint) or setting.checkpoint,
       data=(not small and self.data) or setting.data,
       train=train if self.trains else {},
@@ -158,7 +156,7 @@ class Recipe:
       if names.index(row.name) != i:
         raise ValueError(f'{self.name}: two rows are called {row.name!r}')
       small_start = row.small_start if SMALL in self.settings else None
-      for needed in {row.weights, row.start, small_start} - {None, ''}:
+      for needed in {row.weights, row.start, small_start} - {None}:
         if needed not in names[:i]:
           raise ValueError(
             f'{self.name}: row {row.name!r} comes before {needed!r}'

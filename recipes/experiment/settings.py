@@ -1,6 +1,6 @@
 """How the papers train and evaluate, and the small experiments beside them."""
 
-from plan import Row, Setting
+from experiment.plan import Row, Setting
 
 # Additions to an evaluation: the papers' multi-scale test, and the dense CRF.
 MULTI_SCALE = {'eval_scales': [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]}

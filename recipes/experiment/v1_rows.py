@@ -1,6 +1,6 @@
 """The networks of DeepLab v1, as rows of its tables."""
 
-from plan import SMALL, Row
+from experiment.plan import SMALL, Row
 
 # In the place of ImageNet at small scale. From nothing, VGG-16 learns in a few
 # minutes only with the side branches, which lead past its many layers.
