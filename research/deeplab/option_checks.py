@@ -183,14 +183,20 @@ def _check_vgg(options):
   has_head = (
     options.model_variant == 'vgg_16' and not options.aspp_with_batch_norm
   )
+  for field in dataclasses.fields(options):
+    value = getattr(options, field.name)
+    check(
+      has_head or not field.name.startswith('vgg_') or value == field.default,
+      f'{field.name} applies to model_variant=vgg_16 with aspp_with_batch_norm='
+      f'False. Received: {field.name}={value}, model_variant='
+      f'{options.model_variant!r}, aspp_with_batch_norm='
+      f'{options.aspp_with_batch_norm}.',
+    )
   rates = options.atrous_rates or [1]
   check(
-    not options.vgg_side_branches or (has_head and len(rates) == 1),
-    'vgg_side_branches join fc7 of VGG where it has one branch: that is '
-    'model_variant=vgg_16 with aspp_with_batch_norm=False and at most one of '
-    f'atrous_rates. Received: model_variant={options.model_variant!r}, '
-    f'aspp_with_batch_norm={options.aspp_with_batch_norm}, '
-    f'atrous_rates={options.atrous_rates}.',
+    not options.vgg_side_branches or len(rates) == 1,
+    'vgg_side_branches join fc7 of VGG where it has one branch: that is at '
+    f'most one of atrous_rates. Received: atrous_rates={options.atrous_rates}.',
   )
   for name, is_idle in (
     ('decoder_output_stride', not options.decoder_output_stride),

@@ -280,6 +280,7 @@ def test_other_heads():
     decoder_filters=8,
     output_stride=16,
     decoder_output_stride=[8, 4, 2],
+    vgg_fc_filters=1024,
   )
   network = model.build_model(options)
   names = checkpoints.named_variables(network)
@@ -353,11 +354,11 @@ def test_a_pyramid_shares_its_weights():
     ),
     (
       {'vgg_side_branches': True, 'aspp_with_batch_norm': True},
-      'vgg_side_branches join.*aspp_with_batch_norm=True',
+      'vgg_side_branches applies to.*aspp_with_batch_norm=True',
     ),
     (
       {'vgg_side_branches': True, 'model_variant': 'resnet_v1_50'},
-      "vgg_side_branches join.*'resnet_v1_50'",
+      "vgg_side_branches applies to.*'resnet_v1_50'",
     ),
     ({'vgg_fc6_kernel_size': 0}, 'vgg_fc6_kernel_size'),
     ({'vgg_fc_filters': 0}, 'vgg_fc_filters'),
@@ -377,6 +378,10 @@ _V1 = ('--model_variant=vgg_16', '--aspp_with_batch_norm=false')
     (('--model_variant=xception_65', '--vgg_fc_filters=8'), 'xception_65'),
     (
       ('--model_variant=vgg_16', '--vgg_fc6_kernel_size=4'),
+      'fc6_kernel_size applies to .*aspp_with_batch_norm=True',
+    ),
+    (
+      ('--model_variant=vgg_16', '--vgg_fc_filters=1024'),
       'in the place of fc6',
     ),
     ((*_V1, '--multi_grid=1,2,4'), '--multi_grid'),
