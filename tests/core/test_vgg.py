@@ -354,11 +354,11 @@ def test_a_pyramid_shares_its_weights():
     ),
     (
       {'vgg_side_branches': True, 'aspp_with_batch_norm': True},
-      'vgg_side_branches applies to.*aspp_with_batch_norm=True',
+      'vgg_fc_filters applies to.*aspp_with_batch_norm=True',
     ),
     (
       {'vgg_side_branches': True, 'model_variant': 'resnet_v1_50'},
-      "vgg_side_branches applies to.*'resnet_v1_50'",
+      "vgg_fc_filters applies to.*'resnet_v1_50'",
     ),
     ({'vgg_fc6_kernel_size': 0}, 'vgg_fc6_kernel_size'),
     ({'vgg_fc_filters': 0}, 'vgg_fc_filters'),
