@@ -1,8 +1,9 @@
 """Reads the TFRecord shards of a split as batches, on tf.data.
 
 The order of the examples and their augmentation are a pure function of (seed,
-step): a run that is stopped and started again at step k with `start_step=k`
-sees what it would have seen.
+step), and of the place among several input pipelines: a run that is stopped
+and started again at step k with `start_step=k` sees what it would have seen.
+Only the tf.data service gives batches in the order in which they become ready.
 """
 
 import contextlib
@@ -12,7 +13,13 @@ import tensorflow as tf
 
 from deeplab import common, input_preprocess
 from deeplab.core import preprocess_utils
-from deeplab.datasets import dataset_info, records
+from deeplab.datasets import (
+  dataset_info,
+  read_errors,
+  records,
+  service_client,
+  sharding,
+)
 
 # Keys of a batch beyond those in `common`: the size of the image before it was
 # padded to the crop.
@@ -61,6 +68,9 @@ class Dataset:
     *,
     keep_aspect_ratio=True,
     seed=0,
+    shard_by=None,
+    data_service=None,
+    data_service_job='',
   ):
     """Finds the shards, counts their records and checks the arguments.
 
@@ -86,6 +96,18 @@ class Dataset:
       should_repeat: whether epochs follow each other without end.
       keep_aspect_ratio: False resizes to squares.
       seed: integer that determines order and augmentation.
+      shard_by: what several input pipelines share among them: 'files',
+        'records', or None for what suits the shards; see `sharding.plan`.
+      data_service: address of the dispatcher of a tf.data service, such as
+        'grpc://host:5000', that makes the batches; None makes them here. Only
+        where epochs repeat. Workers take whole epochs in turn, several at the
+        same time, so that batches come in no reproducible order, and a run
+        that goes on does not see exactly what it has not seen yet. The
+        examples of an epoch in the hands of a worker that dies are lost. If
+        the dispatcher or all workers go away later on, TensorFlow waits for
+        them without a bound.
+      data_service_job: whoever gives the same text (and arguments) shares the
+        batches; the hosts of a run give one text, another run another one.
 
     Raises:
       common.InputError: the data set, the split or its shards are not there
@@ -121,6 +143,12 @@ class Dataset:
     self.should_shuffle = should_shuffle
     self.should_repeat = should_repeat
     self.seed = seed
+    self.shard_by = shard_by
+    sharding.check(0, 1, shard_by)
+    self.data_service = data_service
+    self.data_service_job = data_service_job
+    if data_service is not None:
+      service_client.check(data_service, should_repeat, shard_by)
     self._preprocessing = {
       'crop_height': crop_size[0],
       'crop_width': crop_size[1],
@@ -137,14 +165,54 @@ class Dataset:
     }
     input_preprocess.check_options(self._preprocessing)
 
-  def as_dataset(self, start_step: int = 0) -> tf.data.Dataset:
+  def _plan(self, part, num_parts):
+    """The sharding.Plan of one of several input pipelines."""
+    if self.data_service is not None:
+      sharding.check(part, num_parts, None)
+      part, num_parts = 0, 1
+    return sharding.plan(
+      self.shards, part, num_parts, self.shard_by, self.should_repeat
+    )
+
+  def describe_sharding(self, part: int = 0, num_parts: int = 1) -> str:
+    """What one of several input pipelines reads, for the log.
+
+    Args:
+      part: number of the pipeline, from 0.
+      num_parts: number of pipelines.
+
+    Returns:
+      Such as 'by files: 8 of 16 here' or 'by records, 2 shards are too few for
+      4 pipelines'.
+
+    Raises:
+      common.InputError: see `as_dataset`.
+    """
+    plan = self._plan(part, num_parts)
+    if self.data_service is None:
+      return plan.text
+    return f'by the tf.data service at {self.data_service}'
+
+  def as_dataset(
+    self, start_step: int = 0, part: int = 0, num_parts: int = 1
+  ) -> tf.data.Dataset:
     """The batches from number `start_step` on.
 
     Skipped examples are not decoded, and no more than one epoch of their
     records is read.
 
+    Of several input pipelines, say one on each host, each makes an equal share
+    of every batch. By records, joining the shares of a step in the order of
+    the pipelines gives the batch of a single pipeline. By files, each pipeline
+    has its own files and goes through them in its own epochs; without
+    repetition the pipelines can then have different numbers of batches.
+    `describe_sharding` says which it is. With a tf.data service all pipelines
+    take shares from a common stream, whatever their `part`.
+
     Args:
       start_step: number of batches that were already seen.
+      part: number of this input pipeline, from 0.
+      num_parts: number of input pipelines.
 
     Returns:
       A tf.data.Dataset of dictionaries:
@@ -156,66 +224,147 @@ class Dataset:
           image after resizing, before padding.
         original_image: [1, resized_height, resized_width, 3], outside training
           if the batch size is 1: uint8, or float32 if resized.
+      `batch` is batch_size / num_parts.
+
+    Raises:
+      common.InputError: part or num_parts is out of range, the batch cannot be
+        shared equally, files are to be shared and are too few, or the tf.data
+        service does not answer.
     """
-    seen = start_step * self.batch_size
-    epoch = seen // self.num_examples if self.should_repeat else 0
-    skipped = seen - epoch * self.num_examples
-    last_epoch = tf.int64.max if self.should_repeat else 1
-
-    def examples(number):
-      skip = tf.where(number == epoch, tf.constant(skipped, tf.int64), 0)
-      return self._epoch(number).skip(skip)
-
-    dataset = tf.data.Dataset.range(epoch, last_epoch).flat_map(examples)
-    dataset = dataset.enumerate(seen)
+    plan = self._plan(part, num_parts)
+    if self.batch_size % num_parts:
+      raise common.InputError(
+        f'batch_size={self.batch_size} must be a multiple of the number of '
+        f'input pipelines (hosts), num_parts={num_parts}. Give a batch size '
+        f'such as {-(-self.batch_size // num_parts) * num_parts}.'
+      )
+    dataset = self._stream(plan, start_step)
     dataset = dataset.map(
       self._sample, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
     dataset = dataset.batch(
-      self.batch_size, drop_remainder=self.is_training or self.should_repeat
+      self.batch_size // num_parts, drop_remainder=self._only_full_batches()
     )
-    dataset = dataset.prefetch(tf.data.AUTOTUNE)
+    if self.data_service is not None:
+      dataset = service_client.distribute(
+        dataset, self.data_service, self._service_job()
+      )
+    # A share must not be shared again. Files cannot be dealt out by
+    # TensorFlow, since an epoch shuffles them.
+    is_share = num_parts > 1 or self.data_service is not None
+    policies = tf.data.experimental.AutoShardPolicy
     options = tf.data.Options()
-    # Files cannot be dealt out to workers, since an epoch shuffles them.
     options.experimental_distribute.auto_shard_policy = (
-      tf.data.experimental.AutoShardPolicy.DATA
+      policies.OFF if is_share else policies.DATA
     )
-    return dataset.with_options(options)
+    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+  def _only_full_batches(self):
+    return self.is_training or self.should_repeat
+
+  def _service_job(self):
+    """What the batches that a tf.data service shares out depend on."""
+    return [
+      self.data_service_job,
+      self.dataset_dir,
+      self.split_name,
+      self.seed,
+      self.should_shuffle,
+      sorted(self._preprocessing.items()),
+    ]
+
+  def _stream(self, plan, start_step):
+    """Pairs of the number of an example and its record, of one pipeline.
+
+    The number is that of the example among all that are ever seen: pipelines
+    and epochs never have one in common, and it does not depend on where
+    reading began.
+    """
+    per_step = self.batch_size // plan.num_streams
+    seen = start_step * per_step
+    epoch = seen // plan.num_examples if self.should_repeat else 0
+    skipped = seen - epoch * plan.num_examples
+    last_epoch = tf.int64.max if self.should_repeat else 1
+
+    def examples(number):
+      skip = tf.where(number == epoch, tf.constant(skipped, tf.int64), 0)
+      first = number * self.num_examples + plan.first_example
+      return self._epoch(number, plan).enumerate(first).skip(skip)
+
+    dataset = tf.data.Dataset.range(epoch, last_epoch).flat_map(examples)
+    if plan.num_slices == 1:
+      return dataset
+    # All pipelines have to end at the same step if batches have to be full.
+    end = tf.int64.max
+    if not self.should_repeat and self._only_full_batches():
+      end = plan.num_examples // self.batch_size * self.batch_size
+
+    def is_own(number, _):
+      row = number % self.batch_size
+      slice_of_row = row // (self.batch_size // plan.num_slices)
+      return (slice_of_row == plan.slice) & (number < end)
+
+    return dataset.filter(is_own)
 
   def get_one_shot_iterator(self):
     """An iterator over `as_dataset()`."""
     return iter(self.as_dataset())
 
-  def iterate(self, batches=None):
+  def iterate(self, batches=None, retry=None, *, waits=read_errors.WAITS):
     """Yields batches, with errors in the data turned into InputError.
+
+    Where reading fails for a reason that may pass (see
+    `read_errors.is_passing`), it waits and goes on at the batch that failed,
+    in so far as it can be made again: `retry` says how.
 
     Args:
       batches: what to iterate over: `as_dataset(...)`, that data set as
         tf.distribute distributes it, or an iterator. `as_dataset()` if None.
+      retry: retry(n) returns what to iterate over where n batches were yielded
+        already. If None, `as_dataset` where `batches` is None; else the first
+        failure is the last.
+      waits: seconds to wait before each new attempt; one more failure in a row
+        ends the iteration.
 
     Yields:
       The batches.
 
     Raises:
-      common.InputError: a record, image or label is broken.
+      common.InputError: a record, image or label is broken, or reading failed
+        too often in a row.
     """
-    iterator = iter(self.as_dataset() if batches is None else batches)
+    if batches is None:
+      batches = self.as_dataset()
+      retry = retry or self.as_dataset
+    patience = read_errors.Patience(self.shards, waits if retry else ())
+    iterator = None
+    count = 0
     while True:
-      with clear_errors(self):
-        batch = next(iterator, None)
+      try:
+        if iterator is None:
+          iterator = iter(retry(count) if patience.failures else batches)
+        with clear_errors(self):
+          batch = next(iterator, None)
+      except tf.errors.OpError as error:
+        iterator = None
+        patience.bear(error)
+        continue
+      patience.succeeded()
       if batch is None:
         return
       yield batch
+      count += 1
 
-  def _epoch(self, number):
-    """The serialized examples of an epoch, a scalar tensor, in its order."""
-    paths = [shard.path for shard in self.shards if shard.num_records]
+  def _epoch(self, number, plan):
+    """The records of an epoch (a scalar tensor) of a stream, in its order."""
+    paths = [shard.path for shard in plan.shards]
     if not self.should_shuffle:
       return tf.data.TFRecordDataset(paths)
     # Shuffling also depends on the global seed. In this graph, which is only
     # this function's, it is a constant.
     tf.compat.v1.set_random_seed(1)
-    seeds = tf.stack([tf.constant(self.seed, tf.int64), number])
+    order_number = number * plan.num_streams + plan.stream
+    seeds = tf.stack([tf.constant(self.seed, tf.int64), order_number])
     order_seed, record_seed = preprocess_utils.split_seed(seeds, 2)
     order = tf.random.experimental.stateless_shuffle(
       tf.range(len(paths)), order_seed, alg='philox'
@@ -229,14 +378,8 @@ class Dataset:
       deterministic=True,
     )
     return dataset.shuffle(
-      self._shuffle_records(), record_seed[0], reshuffle_each_iteration=False
+      _shuffle_records(plan), record_seed[0], reshuffle_each_iteration=False
     )
-
-  def _shuffle_records(self):
-    """Size of the shuffle buffer in records."""
-    size = sum(shard.num_bytes for shard in self.shards) / self.num_examples
-    wanted = max(_MIN_SHUFFLE_RECORDS, int(_SHUFFLE_BYTES / size))
-    return min(wanted, _MAX_SHUFFLE_RECORDS, self.num_examples)
 
   def _sample(self, index, serialized):
     """Example number `index` of the stream, preprocessed."""
@@ -269,6 +412,13 @@ class Dataset:
       if self.batch_size == 1:
         sample[common.ORIGINAL_IMAGE] = original_image
     return sample
+
+
+def _shuffle_records(plan):
+  """Size of the shuffle buffer in records."""
+  size = sum(shard.num_bytes for shard in plan.shards) / plan.num_examples
+  wanted = max(_MIN_SHUFFLE_RECORDS, int(_SHUFFLE_BYTES / size))
+  return min(wanted, _MAX_SHUFFLE_RECORDS, plan.num_examples)
 
 
 @contextlib.contextmanager
