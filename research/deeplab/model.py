@@ -35,6 +35,9 @@ MERGED_LOGITS_SCOPE = 'merged_logits'
 
 PROB_SUFFIX = '_prob'
 
+# Types that a network can be trained in, beside float32.
+MIXED_PRECISIONS = ('bfloat16', 'float16')
+
 
 def get_extra_layer_scopes(last_layers_contain_logits_only=False):
   """Name parts of the layers that the backbone does not have.
@@ -66,6 +69,7 @@ def build_model(
   weight_decay=0.0001,
   seed=None,
   nas_training_hyper_parameters=None,
+  mixed_precision=None,
 ):
   """Builds the network up to its logits.
 
@@ -80,6 +84,9 @@ def build_model(
     weight_decay: of the convolution kernels; the terms are in `model.losses`.
     seed: integer that initial values are a function of, None for a new one.
     nas_training_hyper_parameters: see feature_extractor.extract_features.
+    mixed_precision: type that features are computed in, 'bfloat16' or
+      'float16'; None for float32. Variables, the statistics of batch norm and
+      logits are float32 all the same.
 
   Returns:
     A functional keras.Model from float32 images [batch, height, width, 3] in
@@ -89,9 +96,11 @@ def build_model(
   Raises:
     InputError: the options cannot be built.
   """
+  _check_mixed_precision(mixed_precision, options)
   with (
     slim.layer_store(seed),
     slim.quantized(options.quantize_delay_step, is_training),
+    slim.compute_dtype(mixed_precision),
   ):
     images = make_input(options)
     logits = multi_scale_logits(
@@ -104,6 +113,23 @@ def build_model(
       nas_training_hyper_parameters=nas_training_hyper_parameters,
     )
     return keras.Model(images, logits, name='deeplab')
+
+
+def _check_mixed_precision(mixed_precision, options):
+  if mixed_precision is None:
+    return
+  if mixed_precision not in MIXED_PRECISIONS:
+    raise InputError(
+      f'mixed_precision must be one of {", ".join(MIXED_PRECISIONS)}, or left '
+      f'out for float32. Received: mixed_precision={mixed_precision!r}.'
+    )
+  if options.quantize_delay_step >= 0:
+    raise InputError(
+      'mixed_precision cannot be combined with training for eight bits, whose '
+      'rounding needs float32: leave it out, or set quantize_delay_step=-1. '
+      f'Received: mixed_precision={mixed_precision!r}, '
+      f'quantize_delay_step={options.quantize_delay_step}.'
+    )
 
 
 def make_input(options):
@@ -241,6 +267,8 @@ def _get_logits(
           f'Received: {features.shape[-1]} channels, {classes} classes of '
           f'output {output!r}.'
         )
+    # With mixed precision they may come from layers that are no logits.
+    features = slim.as_float32(features)
     return {output: features for output in model_options.outputs_to_num_classes}
   return {
     output: get_branch_logits(
@@ -352,6 +380,7 @@ def get_branch_logits(
       weights_initializer=slim.truncated_normal_initializer(0.01),
     ),
     slim.variable_scope(LOGITS_SCOPE_NAME),
+    slim.compute_dtype(None),
   ):
     branches = [
       slim.conv2d(

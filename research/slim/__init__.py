@@ -15,6 +15,7 @@ from deeplab.slim.initializers import (
   zeros_initializer,
 )
 from deeplab.slim.layers import (
+  as_float32,
   avg_pool2d,
   batch_norm,
   conv2d,
@@ -37,6 +38,7 @@ from deeplab.slim.scopes import (
   arg_scope,
   collect_end_points,
   collect_named_output,
+  compute_dtype,
   layer_store,
   nested_arg_scope,
   official_name,
@@ -47,10 +49,12 @@ from deeplab.slim.scopes import (
 __all__ = [
   'add_arg_scope',
   'arg_scope',
+  'as_float32',
   'avg_pool2d',
   'batch_norm',
   'collect_end_points',
   'collect_named_output',
+  'compute_dtype',
   'conv2d',
   'declare_range',
   'dropout',

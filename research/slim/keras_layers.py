@@ -67,7 +67,7 @@ class _Convolution(keras.layers.Layer):
     seed,
     name,
   ):
-    super().__init__(name=name)
+    super().__init__(name=name, dtype=scopes.current_dtype_policy())
     self.kernel_size = kernel_size
     self.stride = stride
     self.rate = rate
@@ -99,6 +99,7 @@ class _Convolution(keras.layers.Layer):
         shape, [self._seed[0], self._seed[1] ^ fold]
       ),
       regularizer=self._weights_regularizer,
+      autocast=False,
     )
 
   def _add_bias(self, channels):
@@ -109,6 +110,7 @@ class _Convolution(keras.layers.Layer):
         initializer=lambda shape, dtype: self._biases_initializer(
           shape, self._seed
         ),
+        autocast=False,
       )
 
   def steps(self):
@@ -118,12 +120,15 @@ class _Convolution(keras.layers.Layer):
   def call(self, inputs):
     outputs = inputs
     for step in self.steps():
-      outputs = step.convolve(outputs, step.kernel())
+      kernel = tf.cast(step.kernel(), self.compute_dtype)
+      outputs = step.convolve(outputs, kernel)
     return self.add_bias(outputs)
 
   def add_bias(self, outputs):
     """Adds the biases, if there are any."""
-    return outputs if self.bias is None else tf.nn.bias_add(outputs, self.bias)
+    if self.bias is None:
+      return outputs
+    return tf.nn.bias_add(outputs, tf.cast(self.bias, outputs.dtype))
 
   def step_output_shape(self, index, input_shape):
     """The shape after step number `index` of what has `input_shape`."""
@@ -144,19 +149,19 @@ class _Convolution(keras.layers.Layer):
 
 
 @functools.cache
-def _has_dilated_gradient():
-  """Whether the device can differentiate a dilated convolution.
+def _has_dilated_gradient(dtype):
+  """Whether the device can differentiate a dilated convolution of that type.
 
-  Processors without oneDNN cannot (TensorFlow on Apple's, for example). The
-  default device is asked, once.
+  Processors without oneDNN cannot (TensorFlow on Apple's, for example), and
+  with it not in every type. The default device is asked, once for each.
   """
   # Asked of the operation itself: tapes do not record in an init_scope.
   with tf.init_scope():
     try:
       tf.raw_ops.Conv2DBackpropInput(
         input_sizes=[1, 5, 5, 1],
-        filter=tf.zeros([3, 3, 1, 1]),
-        out_backprop=tf.zeros([1, 5, 5, 1]),
+        filter=tf.zeros([3, 3, 1, 1], dtype),
+        out_backprop=tf.zeros([1, 5, 5, 1], dtype),
         strides=[1, 1, 1, 1],
         padding='SAME',
         dilations=[1, 2, 2, 1],
@@ -195,7 +200,7 @@ class Conv2D(_Convolution):
     return kernel
 
   def _convolve(self, inputs, kernel):
-    if self.rate > 1 and not _has_dilated_gradient():
+    if self.rate > 1 and not _has_dilated_gradient(inputs.dtype):
       return tf.nn.atrous_conv2d(inputs, kernel, self.rate, self.padding)
     return tf.nn.conv2d(
       inputs,
@@ -266,11 +271,15 @@ class BatchNorm(keras.layers.Layer):
 
   With `is_training` false the moving statistics are used, and gamma and beta
   train all the same. The moving variance takes the unbiased batch variance,
-  N / (N - 1), as the fused kernel returns it.
+  N / (N - 1), as the fused kernel returns it. Variables and moments are
+  float32 whatever the inputs are.
+
+  If `slim.train_step_context` says so the batch is that of all replicas, and
+  the kernel is not the fused one.
   """
 
   def __init__(self, decay, center, scale, epsilon, is_training, name):
-    super().__init__(name=name)
+    super().__init__(name=name, dtype=scopes.current_dtype_policy())
     self.decay = decay
     self.center = center
     self.scale = scale
@@ -281,18 +290,21 @@ class BatchNorm(keras.layers.Layer):
     shape = (input_shape[-1],)
     self.gamma = self.beta = None
     if self.scale:
-      self.gamma = self.add_weight(
-        name='gamma', shape=shape, initializer='ones'
-      )
+      self.gamma = self._add('gamma', shape, 'ones')
     if self.center:
-      self.beta = self.add_weight(name='beta', shape=shape, initializer='zeros')
+      self.beta = self._add('beta', shape, 'zeros')
     # Replicas see different batches; their statistics are averaged.
-    moving = {'shape': shape, 'trainable': False, 'aggregation': 'mean'}
-    self.moving_mean = self.add_weight(
-      name='moving_mean', initializer='zeros', **moving
-    )
-    self.moving_variance = self.add_weight(
-      name='moving_variance', initializer='ones', **moving
+    moving = {'trainable': False, 'aggregation': 'mean'}
+    self.moving_mean = self._add('moving_mean', shape, 'zeros', **moving)
+    self.moving_variance = self._add('moving_variance', shape, 'ones', **moving)
+
+  def _add(self, name, shape, initializer, **arguments):
+    return self.add_weight(
+      name=name,
+      shape=shape,
+      initializer=initializer,
+      autocast=False,
+      **arguments,
     )
 
   def compute_output_shape(self, input_shape):
@@ -310,9 +322,8 @@ class BatchNorm(keras.layers.Layer):
 
     Gradients flow through both; the fused kernel has none for them.
     """
-    mean, variance = tf.nn.moments(inputs, [0, 1, 2])
-    count = tf.cast(tf.size(inputs) / tf.size(mean), tf.float32)
-    self._gather(mean, variance * (count / tf.maximum(count - 1.0, 1.0)))
+    mean, variance = _moments(inputs)
+    self._gather(mean, _unbiased(variance, inputs))
     return mean, variance
 
   def _gather(self, batch_mean, batch_variance):
@@ -328,6 +339,12 @@ class BatchNorm(keras.layers.Layer):
 
   def call(self, inputs):
     gamma, beta = self.gamma_and_beta()
+    if self.is_training and scopes.synchronizes_batch_norm():
+      outputs, batch_mean, batch_variance = _synchronized_batch_norm(
+        inputs, gamma, beta, self.epsilon
+      )
+      self._gather(batch_mean, _unbiased(batch_variance, inputs))
+      return outputs
     mean, variance = self.moving_mean, self.moving_variance
     outputs, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
       x=inputs,
@@ -343,15 +360,89 @@ class BatchNorm(keras.layers.Layer):
     return outputs
 
 
+def _all_reduce(how, values):
+  return tf.distribute.get_replica_context().all_reduce(how, values)
+
+
+def _moments(inputs):
+  """Mean and biased variance of each channel of a float32 batch.
+
+  Over all replicas where batch norm is synchronised: their batches have one
+  size, so that means of means will do. In two passes; the mean of squares
+  less the square of the mean would lose digits.
+  """
+  if not scopes.synchronizes_batch_norm():
+    return tf.nn.moments(inputs, [0, 1, 2])
+  mean = _all_reduce('MEAN', tf.reduce_mean(inputs, [0, 1, 2]))
+  # Over all replicas together the variance does not change with the mean.
+  squares = tf.math.squared_difference(inputs, tf.stop_gradient(mean))
+  return mean, _all_reduce('MEAN', tf.reduce_mean(squares, [0, 1, 2]))
+
+
+def _count(inputs):
+  """Number of values of a channel that the moments are made of."""
+  count = tf.cast(tf.size(inputs) / inputs.shape[-1], tf.float32)
+  if scopes.synchronizes_batch_norm():
+    count *= tf.distribute.get_strategy().num_replicas_in_sync
+  return count
+
+
+def _unbiased(variance, inputs):
+  count = _count(inputs)
+  return variance * (count / tf.maximum(count - 1.0, 1.0))
+
+
+def _synchronized_batch_norm(inputs, gamma, beta, epsilon):
+  """Batch norm with the moments of all replicas.
+
+  The gradient is written out because it keeps the inputs alone, as the fused
+  kernel does, rather than each product on the way.
+
+  Args:
+    inputs: [batch, height, width, channels].
+    gamma: float32 [channels].
+    beta: float32 [channels].
+    epsilon: added to the variance.
+
+  Returns:
+    The outputs, in the type of the inputs; mean and biased variance, float32
+    [channels], without gradients.
+  """
+
+  @tf.custom_gradient
+  def normalize(inputs, gamma, beta):
+    values = tf.cast(inputs, tf.float32)
+    mean, variance = _moments(values)
+    scale = tf.math.rsqrt(variance + epsilon)
+    outputs = (values - mean) * (gamma * scale) + beta
+    count = _count(inputs)
+
+    def gradient(gradients, *unused_moments):
+      gradients = tf.cast(gradients, tf.float32)
+      normal = (tf.cast(inputs, tf.float32) - mean) * scale
+      of_beta = tf.reduce_sum(gradients, [0, 1, 2])
+      of_gamma = tf.reduce_sum(gradients * normal, [0, 1, 2])
+      # The moments depend on the inputs of every replica, and every replica
+      # depends on them.
+      sums = _all_reduce('SUM', [of_beta, of_gamma])
+      through_moments = (sums[0] + normal * sums[1]) / count
+      of_inputs = (gamma * scale) * (gradients - through_moments)
+      return tf.cast(of_inputs, inputs.dtype), of_gamma, of_beta
+
+    return (tf.cast(outputs, inputs.dtype), mean, variance), gradient
+
+  return normalize(inputs, gamma, beta)
+
+
 class Dropout(keras.layers.Layer):
   """Drops values with probability `rate`; only built for training.
 
-  Inside `slim.train_step_context` what is dropped is a function of the seed
-  and of the layer's name.
+  Inside `slim.train_step_context` what is dropped of an image is a function of
+  the seed, of the layer's name and of the image's place in the global batch.
   """
 
   def __init__(self, rate, name):
-    super().__init__(name=name)
+    super().__init__(name=name, dtype=scopes.current_dtype_policy())
     self.rate = rate
 
   def compute_output_shape(self, input_shape):
@@ -360,17 +451,29 @@ class Dropout(keras.layers.Layer):
   def call(self, inputs):
     if not self.rate:
       return inputs
-    seed = scopes.draw_seed(self.name)
-    if seed is None:
+    draw = scopes.draw_uniform(self.name, shape_of(inputs))
+    if draw is None:
       return tf.nn.dropout(inputs, self.rate)
-    return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed)
+    kept = inputs * tf.cast(1.0 / (1.0 - self.rate), inputs.dtype)
+    return tf.where(draw >= self.rate, kept, tf.zeros_like(kept))
+
+
+def shape_of(tensor):
+  """The sides of a tensor, as integers where they are static."""
+  dynamic = tf.shape(tensor)
+  return [
+    dynamic[i] if side is None else side for i, side in enumerate(tensor.shape)
+  ]
 
 
 class Function(keras.layers.Layer):
-  """A function of TensorFlow tensors; unlike Lambda it keeps integer types."""
+  """A function of TensorFlow tensors, in the types that these have.
+
+  Unlike Lambda it keeps integers, and with mixed precision float32.
+  """
 
   def __init__(self, function):
-    super().__init__()
+    super().__init__(autocast=False)
     self.function = function
 
   def build(self, *unused_shapes):

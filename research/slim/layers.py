@@ -30,6 +30,13 @@ def l2_regularizer(scale):
   return keras.regularizers.L2(0.5 * scale) if scale else None
 
 
+def as_float32(inputs):
+  """A tensor of low precision as float32, any other as it is."""
+  if inputs.dtype in ('bfloat16', 'float16'):
+    return keras.ops.cast(inputs, 'float32')
+  return inputs
+
+
 def function(fn, *inputs):
   """Applies a function of TensorFlow tensors to Keras tensors."""
   return keras_layers.Function(fn)(*inputs)
@@ -248,9 +255,16 @@ def max_pool2d(inputs, kernel_size, stride=2, padding='VALID', scope=None):
 def avg_pool2d(inputs, kernel_size, stride=2, padding='VALID', scope=None):
   """Average pooling; `scope` is accepted for slim's sake and names nothing."""
   del scope
-  return keras.ops.average_pool(
-    inputs, _pair(kernel_size), _pair(stride), padding=padding.lower()
+  # The sum over a large window needs more digits than a small type has.
+  outputs = keras.ops.average_pool(
+    as_float32(inputs),
+    _pair(kernel_size),
+    _pair(stride),
+    padding=padding.lower(),
   )
+  if outputs.dtype == inputs.dtype:
+    return outputs
+  return keras.ops.cast(outputs, inputs.dtype)
 
 
 @add_arg_scope

@@ -7,7 +7,9 @@ without special code.
 """
 
 import contextlib
+import dataclasses
 import functools
+import math
 import threading
 import zlib
 
@@ -59,6 +61,25 @@ def _name_salt(name):
   return zlib.crc32(name.encode()) & 0x7FFFFFFF
 
 
+@dataclasses.dataclass
+class TrainStep:
+  """What `train_step_context` was opened with, and the draws made in it.
+
+  Attributes:
+    step: int64 scalar tensor.
+    seed: integer tensor of shape [2].
+    first_image: int64 scalar tensor or integer.
+    sync_batch_norm: whether moments are those of all replicas.
+    draws: {layer name: number of calls so far}.
+  """
+
+  step: object
+  seed: object
+  first_image: object
+  sync_batch_norm: bool
+  draws: dict
+
+
 class _State(threading.local):
   def __init__(self):
     self.reset()
@@ -68,10 +89,9 @@ class _State(threading.local):
     self.frames = [_Frame('')]
     self.defaults = {}
     self.end_points = None
-    self.step = None
-    self.seed = None
-    self.draws = {}
+    self.train_step = None
     self.quantization = None
+    self.compute_dtype = None
 
 
 _STATE = _State()
@@ -213,43 +233,121 @@ def collect_named_output(name, tensor):
 
 
 @contextlib.contextmanager
-def train_step_context(step, seed):
-  """Tells layers at which training step they are called.
+def train_step_context(step, seed, first_image=0, sync_batch_norm=False):
+  """Tells layers at which training step they are called, and for what images.
 
   Open it around the call of a model, inside the compiled step. What is
-  dropped is then a function of `seed`, made from the step and the replica: a
-  run that resumes drops the same units as one that was never stopped.
+  dropped from an image is then a function of `seed` and of the image's place
+  in the global batch: neither a run that resumes nor another division of the
+  batch, over replicas or in parts, drops other units.
 
   Args:
     step: int64 scalar tensor, the number of finished steps.
-    seed: int32 or int64 tensor of shape [2].
+    seed: int32 or int64 tensor of shape [2], the same in every replica.
+    first_image: index of the first image of the inputs in the global batch,
+      an integer or an int64 scalar tensor.
+    sync_batch_norm: take the moments of batch norm over all replicas, which
+      must have batches of one size. Without, each has its own.
   """
-  with _set('step', step), _set('seed', seed), _set('draws', {}):
+  train_step = TrainStep(step, seed, first_image, sync_batch_norm, {})
+  with resumed_train_step(train_step):
     yield
+
+
+def resumed_train_step(train_step):
+  """Opens the context of a TrainStep again; a context manager."""
+  return _set('train_step', train_step)
+
+
+def current_train_step():
+  """The TrainStep of the open `train_step_context`, or None."""
+  return _STATE.train_step
 
 
 def current_step():
   """The step given to `train_step_context`, or None."""
-  return _STATE.step
+  return _STATE.train_step and _STATE.train_step.step
 
 
-def draw_seed(layer_name):
-  """The seed of one random draw of a layer.
+def synchronizes_batch_norm():
+  """Whether the moments of batch norm are those of several replicas."""
+  return bool(
+    _STATE.train_step
+    and _STATE.train_step.sync_batch_norm
+    and tf.distribute.get_strategy().num_replicas_in_sync > 1
+  )
+
+
+# Philox, the generator of TensorFlow's stateless functions: four numbers for
+# each value of its counter, the same on every device and with XLA.
+_PHILOX = 1
+_NUMBERS_PER_COUNT = 4
+
+
+def draw_uniform(layer_name, shape):
+  """Uniform random numbers of a layer, for each image its own.
 
   Args:
     layer_name: layers of different names draw differently, and so do several
       calls of one layer (the scales of an image pyramid).
+    shape: [images, ...], integers or scalar tensors.
 
   Returns:
-    An integer tensor of shape [2] for TensorFlow's stateless functions; None
-    outside `train_step_context`.
+    A float32 tensor of that shape, in [0, 1); None outside
+    `train_step_context`.
   """
-  if _STATE.seed is None:
+  train_step = _STATE.train_step
+  if train_step is None:
     return None
-  call = _STATE.draws.get(layer_name, 0)
-  _STATE.draws[layer_name] = call + 1
+  call = train_step.draws.get(layer_name, 0)
+  train_step.draws[layer_name] = call + 1
   text = f'{layer_name}/{call}' if call else layer_name
-  return tf.random.experimental.stateless_fold_in(_STATE.seed, _name_salt(text))
+  seed = tf.random.experimental.stateless_fold_in(
+    train_step.seed, _name_salt(text)
+  )
+  key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(
+    # XLA takes negative seeds for others than TensorFlow does.
+    seed=tf.bitwise.bitwise_and(seed, tf.constant(2**31 - 1, seed.dtype))
+  )
+  # The images of the global batch share one stream, of which each has a part
+  # that begins at a full count: one operation draws for all of them.
+  size = math.prod(shape[1:])
+  counts = -(-size // _NUMBERS_PER_COUNT)
+  skipped = tf.cast(train_step.first_image, tf.int64) * tf.cast(
+    counts, tf.int64
+  )
+  bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
+    shape=[shape[0], counts * _NUMBERS_PER_COUNT],
+    key=key,
+    counter=counter + tf.cast(tf.stack([skipped, 0]), tf.uint64),
+    alg=_PHILOX,
+    dtype=tf.uint32,
+  )
+  # XLA makes floats of other bits than TensorFlow does; 24 fill a float.
+  bits = tf.bitcast(tf.bitwise.right_shift(bits[:, :size], 8), tf.int32)
+  return tf.reshape(tf.cast(bits, tf.float32) * 2.0**-24, shape)
+
+
+# Mixed precision.
+
+
+def compute_dtype(dtype):
+  """Layers made inside compute in a type of low precision; a context manager.
+
+  Their variables are float32 all the same. Functions that are no layers, like
+  those of `keras.ops`, compute in the type of their inputs.
+
+  Args:
+    dtype: 'bfloat16' or 'float16'; None for float32.
+  """
+  return _set('compute_dtype', dtype)
+
+
+def current_dtype_policy():
+  """What `compute_dtype` was opened with, as a Keras policy for one layer."""
+  if _STATE.compute_dtype is None:
+    return None
+  return f'mixed_{_STATE.compute_dtype}'
 
 
 # Quantisation.

@@ -436,6 +436,7 @@ def _make_loss(**changes):
   return loss
 
 
+@pytest.mark.slow
 def test_training_step(monkeypatch):
   """Nothing drops at step 0; later the draw is a function of the step."""
   monkeypatch.setattr(nas_genotypes, 'HNASNET_LEVELS', (0, 1))

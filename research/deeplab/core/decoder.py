@@ -4,6 +4,8 @@ Chen et al., Encoder-Decoder with Atrous Separable Convolution for Semantic
 Image Segmentation, section 3.1 and figure 2 (arXiv:1802.02611).
 """
 
+import contextlib
+
 import keras
 
 from deeplab import slim
@@ -45,8 +47,9 @@ def refine_by_decoder(
   projection_filters = model_options.decoder_projection_filters
   if model_options.decoder_use_sum_merge:
     projection_filters = filters
-  linear = {}
+  linear, precision = {}, contextlib.nullcontext()
   if model_options.decoder_output_is_logits:
+    precision = slim.compute_dtype(None)
     linear = {'activation_fn': None, 'normalizer_fn': None}
   with (
     aspp.head_arg_scope(
@@ -57,6 +60,7 @@ def refine_by_decoder(
     ),
     slim.arg_scope([slim.conv2d, slim.separable_conv2d], **linear),
     slim.variable_scope(DECODER_SCOPE),
+    precision,
   ):
     net = features
     for stage, stride in enumerate(model_options.decoder_output_stride):

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from deeplab import slim
 from deeplab.core import utils
-from deeplab.slim import scopes
+from deeplab.slim import keras_layers, scopes
 from deeplab.slim.nets import resnet_utils
 
 
@@ -52,7 +52,7 @@ class DropPath(keras.layers.Layer):
 
   What is kept is divided by the probability to keep it. Inside
   `slim.train_step_context`, which gives the step, the draw is a function of
-  the seed and of the layer's name.
+  the seed, of the layer's name and of the image's place in the global batch.
   """
 
   def __init__(self, schedule, cell, name):
@@ -63,7 +63,7 @@ class DropPath(keras.layers.Layer):
       cell: number of the cell.
       name: name of the layer.
     """
-    super().__init__(name=name)
+    super().__init__(name=name, dtype=scopes.current_dtype_policy())
     self.schedule = schedule
     self.cell = cell
 
@@ -71,15 +71,17 @@ class DropPath(keras.layers.Layer):
     return input_shape
 
   def call(self, inputs):
-    step, seed = scopes.current_step(), scopes.draw_seed(self.name)
-    if step is None or seed is None:
+    step = scopes.current_step()
+    images = keras_layers.shape_of(inputs)[0]
+    draw = scopes.draw_uniform(self.name, [images, 1, 1, 1])
+    if step is None or draw is None:
       raise ValueError(
         'drop path follows the training step: call a network that is built '
         'with it inside slim.train_step_context(step, seed).'
       )
     keep_prob = self.schedule(self.cell, step)
-    draw = tf.random.stateless_uniform([tf.shape(inputs)[0], 1, 1, 1], seed)
-    return inputs * (tf.floor(draw + keep_prob) / keep_prob)
+    factor = tf.floor(draw + keep_prob) / keep_prob
+    return inputs * tf.cast(factor, inputs.dtype)
 
 
 def drop_path(net, schedule, cell):

@@ -81,11 +81,11 @@ def resize_bilinear(images, size):
   """Bilinear resize with aligned corners.
 
   Args:
-    images: float32 [batch, height, width, channels].
+    images: floating point [batch, height, width, channels].
     size: [height', width'], integers or a Keras tensor.
 
   Returns:
-    float32 [batch, height', width', channels].
+    [batch, height', width', channels] of the same type.
   """
   if keras.backend.is_keras_tensor(size):
     return slim.function(_resize_bilinear, images, size)
@@ -96,7 +96,12 @@ def resize_bilinear(images, size):
 
 
 def _resize_bilinear(images, size):
-  return tf.raw_ops.ResizeBilinear(images=images, size=size, align_corners=True)
+  # Its result is float32 whatever it gets, and for other types its gradient
+  # has no kernel on some devices.
+  resized = tf.raw_ops.ResizeBilinear(
+    images=tf.cast(images, tf.float32), size=size, align_corners=True
+  )
+  return tf.cast(resized, images.dtype)
 
 
 def resize_nearest(labels, size):

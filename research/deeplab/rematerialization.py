@@ -1,0 +1,319 @@
+"""Training with less memory: units of the network are computed twice.
+
+For gradients a step keeps what every layer computes. Here it keeps only what
+goes from one unit of the network to the next, and computes the inside of a
+unit again when its gradients are due.
+
+Source: Chen et al., Training Deep Nets with Sublinear Memory Cost,
+arXiv:1604.06174.
+"""
+
+import dataclasses
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from deeplab import graph
+from deeplab.slim import scopes
+
+# What the names of the layers of a unit begin with: a residual unit of ResNet
+# or Xception, one of a MobileNet, a cell of a searched network, the
+# convolutions between two poolings of VGG, a branch of its head.
+_UNITS = (
+  r'.*?\.unit_\d+',
+  r'.*?\.expanded_conv(_\d+)?',
+  r'.*?\.cell_\d+',
+  r'vgg_16\.conv\d',
+)
+_UNIT = re.compile(f'({"|".join(_UNITS)})(?=\\.)')
+_VGG_BRANCH = re.compile(r'vgg_16\.(?:fc|dropout)[67](_\d+)?(?=\.|$)')
+_ASPP = re.compile(r'(image_pooling|aspp\d|concat_projection)')
+
+
+class _Segment(NamedTuple):
+  """Nodes that run together.
+
+  Attributes:
+    nodes: Keras nodes in order.
+    inputs: Keras tensors of other segments, or of the model, that they take.
+    outputs: Keras tensors that other segments take, or that the model returns.
+  """
+
+  nodes: Sequence[Any]
+  inputs: Sequence[Any]
+  outputs: Sequence[Any]
+
+
+def call(model, images):
+  """What `model(images)` returns, by units whose inside is computed again.
+
+  Moving statistics are gathered once, and what is dropped is dropped again.
+  Losses for weight decay are in `model.losses`, as ever.
+
+  Args:
+    model: a keras.Model of `deeplab.model.build_model`.
+    images: float32 [batch, height, width, 3].
+
+  Returns:
+    The nested outputs of the model.
+
+  Raises:
+    ValueError: no `slim.train_step_context` is open, without which the second
+      computation would drop other values than the first.
+  """
+  if scopes.current_train_step() is None:
+    raise ValueError(
+      'rematerialization.call draws what is dropped twice, and needs a seed: '
+      'call it inside slim.train_step_context(step, seed).'
+    )
+  tensors = {id(model.inputs[0]): tf.convert_to_tensor(images)}
+  *segments, last = split(model)
+  for segment in segments:
+    _run_twice(segment, tensors)
+  # The gradients of the last one are due at once.
+  _run(last.nodes, tensors)
+  return keras.tree.map_structure(
+    lambda tensor: tensors[id(tensor)], model.output
+  )
+
+
+# Running.
+
+
+def _run(nodes, tensors):
+  """Runs nodes; {id of a Keras tensor: value} takes in what they return."""
+  for node in nodes:
+    args, kwargs = node.arguments.fill_in(tensors)
+    values = keras.tree.flatten(node.operation(*args, **kwargs))
+    for output, value in zip(node.outputs, values, strict=True):
+      tensors[id(output)] = value
+
+
+def _run_twice(segment, tensors):
+  """Runs a segment now, and again for its gradients.
+
+  TensorFlow sees a function of tensors alone: variables are read before it,
+  and the values that layers assign to them are taken out of it.
+  """
+  variables = _variables(segment.nodes)
+  weights = [v for v in variables if v.trainable]
+  # The second run must see what the first one saw, not what it made of it.
+  state = [
+    (v, tf.convert_to_tensor(v.value)) for v in variables if not v.trainable
+  ]
+  inputs = {id(x): tensors[id(x)] for x in segment.inputs}
+  smooth = [key for key, x in inputs.items() if x.dtype.is_floating]
+  train_step = scopes.current_train_step()
+  before = dict(train_step.draws)
+  first = {}
+
+  def run(*values):
+    inner = {**inputs, **dict(zip(smooth, values, strict=False))}
+    mapping = list(zip(weights, values[len(smooth) :], strict=True))
+    resumed = dataclasses.replace(train_step, draws=dict(before))
+    with (
+      keras.StatelessScope(state_mapping=[*mapping, *state]) as scope,
+      scopes.resumed_train_step(resumed),
+    ):
+      _run(segment.nodes, inner)
+      assigned = [(v, scope.get_current_value(v)) for v, _ in state]
+    outputs = {id(x): inner[id(x)] for x in segment.outputs}
+    if not first:
+      first.update(outputs=outputs, assigned=assigned, draws=resumed.draws)
+    return [x for x in outputs.values() if x.dtype.is_floating]
+
+  values = tf.recompute_grad(run)(
+    *(inputs[key] for key in smooth),
+    *(tf.convert_to_tensor(v.value) for v in weights),
+  )
+  train_step.draws.update(first['draws'])
+  for (variable, old), (_, new) in zip(state, first['assigned'], strict=True):
+    if new is not old:
+      variable.assign(new)
+  # Of those that gradients flow through, what TensorFlow returns.
+  returned = iter(values)
+  for key, output in first['outputs'].items():
+    tensors[key] = next(returned) if output.dtype.is_floating else output
+
+
+def _variables(nodes):
+  """The variables of the layers that nodes call, each once."""
+  found = {}
+  for node in nodes:
+    if isinstance(node.operation, keras.layers.Layer):
+      found.update((id(v), v) for v in node.operation.variables)
+  return list(found.values())
+
+
+# Segments.
+
+
+def split(model):
+  """The segments of a functional model, in the order in which they run.
+
+  A segment holds the layers of one unit, told by their names. An operation
+  between two units belongs to that which leaves the fewer bytes to keep.
+
+  Args:
+    model: a keras.Model of `deeplab.model.build_model`.
+
+  Returns:
+    A list of segments with `nodes`, `inputs` and `outputs`.
+  """
+  nodes = graph.nodes_in_order(model.outputs)
+  groups = _Splitter(nodes, model.outputs).groups()
+  segments = []
+  for i, group in enumerate(groups):
+    made = {id(x) for node in group for x in node.outputs}
+    taken = itertools.chain(*(node.input_tensors for node in group))
+    inputs = {id(x): x for x in taken if id(x) not in made}
+    later = itertools.chain(*groups[i + 1 :])
+    taken = itertools.chain(
+      model.outputs, *(node.input_tensors for node in later)
+    )
+    outputs = {id(x): x for x in taken if id(x) in made}
+    segments.append(_Segment(group, [*inputs.values()], [*outputs.values()]))
+  return segments
+
+
+class _Splitter:
+  """Divides the nodes of a graph into groups that run one after the other."""
+
+  def __init__(self, nodes, results):
+    """Looks at the graph.
+
+    Args:
+      nodes: Keras nodes, each after those it depends on.
+      results: Keras tensors that are wanted in the end.
+    """
+    self._place = {id(node): i for i, node in enumerate(nodes)}
+    self._nodes = [node for node in nodes if not node.is_input]
+    self._done = {id(node) for node in nodes if node.is_input}
+    self._wanted = {id(x) for x in results}
+    self._takers = {}
+    for node in self._nodes:
+      for x in node.input_tensors:
+        self._takers.setdefault(id(x), []).append(id(node))
+
+  def groups(self):
+    """Lists of nodes, one for each unit, and for operations around it."""
+    groups, last_unit = [[]], None
+    for node in self._layers():
+      unit = _unit(node)
+      if last_unit not in (None, unit):
+        groups[-1] += self._finish()
+        groups.append([])
+      groups[-1] += self._take(self._missing(node))
+      last_unit = unit
+    rest = [node for node in self._nodes if id(node) not in self._done]
+    groups[-1] += self._take(rest)
+    return groups
+
+  def _layers(self):
+    """Layers in the order in which they were made, wherever possible.
+
+    Depth first, a cell of a searched network would begin before the one whose
+    output is its second input.
+    """
+    layers = [node for node in self._nodes if _is_named(node)]
+    before = {id(node): set() for node in self._nodes}
+    for node in self._nodes:
+      for source in map(graph.node_of, node.input_tensors):
+        if _is_named(source):
+          before[id(node)].add(id(source))
+        else:
+          before[id(node)] |= before.get(id(source), set())
+    order, done = [], set()
+    layers.sort(key=lambda x: (_call_number(x), x.operation.creation_index))
+    while layers:
+      node = next(x for x in layers if before[id(x)] <= done)
+      layers.remove(node)
+      order.append(node)
+      done.add(id(node))
+    return order
+
+  def _missing(self, node, with_layers=True):
+    """What a node waits for, and the node; None if it waits for layers."""
+    found, stack = {}, [node]
+    while stack:
+      node = stack.pop()
+      if id(node) in self._done or id(node) in found:
+        continue
+      if _is_named(node) and not with_layers:
+        return None
+      found[id(node)] = node
+      stack += map(graph.node_of, node.input_tensors)
+    return sorted(found.values(), key=lambda x: self._place[id(x)])
+
+  def _take(self, nodes):
+    self._done.update(map(id, nodes))
+    return nodes
+
+  def _finish(self):
+    """Operations that had better run before the next unit than in it."""
+    taken = []
+    while True:
+      best, kept = [], self._kept_bytes([])
+      for node in self._nodes:
+        if id(node) in self._done:
+          continue
+        nodes = self._missing(node, with_layers=False)
+        # Of equals the most.
+        if nodes and (self._kept_bytes(nodes), -len(nodes)) < (
+          kept,
+          -len(best),
+        ):
+          best, kept = nodes, self._kept_bytes(nodes)
+      if not best:
+        return taken
+      taken += self._take(best)
+
+  def _kept_bytes(self, more):
+    """Of what is done, and more, and is needed by what is not."""
+    done = self._done.union(map(id, more))
+    total = 0
+    for node in self._nodes:
+      if id(node) in done:
+        total += sum(
+          _bytes(x)
+          for x in node.outputs
+          if id(x) in self._wanted
+          or any(taker not in done for taker in self._takers[id(x)])
+        )
+    return total
+
+
+def _bytes(tensor):
+  """Of one image; sides that are not known count as one."""
+  sides = [side or 1 for side in tensor.shape[1:]]
+  return math.prod(sides) * tf.as_dtype(tensor.dtype).size
+
+
+def _call_number(node):
+  """Which call of its operation a node is: scales share their layers."""
+  calls = node.operation._inbound_nodes
+  return next(i for i, other in enumerate(calls) if other is node)
+
+
+def _is_named(node):
+  """Whether a node calls a layer that has the name of a scope."""
+  return hasattr(node.operation, 'creation_index')
+
+
+def _unit(node):
+  """The unit of a named node, told apart by scales."""
+  name = node.operation.name
+  if match := _UNIT.match(name):
+    unit = match.group()
+  elif match := _VGG_BRANCH.match(name):
+    unit = f'vgg_16.fc{match.group(1) or ""}'
+  elif _ASPP.match(name):
+    unit = 'aspp'
+  else:
+    unit = name.partition('.')[0]
+  return unit, _call_number(node)

@@ -1,0 +1,399 @@
+"""Rematerialised networks against the same ones run plainly."""
+
+import math
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import recipe
+from deeplab import checkpoints, common, graph, model, rematerialization, slim
+
+_TESTS = str(pathlib.Path(__file__).resolve().parent)
+
+_CASES = {
+  'mobilenet_v2': {'depth_multiplier': 0.35, 'decoder_output_stride': [4]},
+  'image_pyramid': {'depth_multiplier': 0.35, 'image_pyramid': [0.5, 1.0]},
+  'resnet_v1_50_beta': {
+    'model_variant': 'resnet_v1_50_beta',
+    'multi_grid': [1, 2, 4],
+    'decoder_output_stride': [4],
+  },
+  'resnet_v1_18': {
+    'model_variant': 'resnet_v1_18',
+    'add_image_level_feature': False,
+  },
+  'vgg_16': {
+    'model_variant': 'vgg_16',
+    'output_stride': 8,
+    'aspp_with_batch_norm': False,
+    'atrous_rates': [6, 12],
+    'vgg_fc_filters': 16,
+  },
+  'mobilenet_v3': {'model_variant': 'mobilenet_v3_small_seg'},
+  'quantized': {'depth_multiplier': 0.35, 'quantize_delay_step': 0},
+  'any_size': {'depth_multiplier': 0.35, 'crop_size': None},
+  'xception': {'model_variant': 'xception_41', 'decoder_output_stride': [4]},
+  'pnasnet': {'model_variant': 'nas_pnasnet'},
+  'hnasnet': {
+    'model_variant': 'nas_hnasnet',
+    'output_stride': 8,
+    'nas_architecture_options': {'nas_stem_output_num_conv_filters': 8},
+  },
+}
+_SLOW = {
+  'image_pyramid',
+  'quantized',
+  'resnet_v1_50_beta',
+  'xception',
+  'pnasnet',
+  'hnasnet',
+}
+
+
+def build(case, fine_tune_batch_norm=True, **build):
+  """A network with recipe weights, and {official name: variable}."""
+  case = {'crop_size': [33, 33], **_CASES[case], **build}
+  drop_path = None
+  if case.get('model_variant', '').startswith('nas_'):
+    drop_path = {'drop_path_keep_prob': 0.7, 'total_training_steps': 10}
+  pyramid = case.pop('image_pyramid', None)
+  mixed_precision = case.pop('mixed_precision', None)
+  network = model.build_model(
+    common.ModelOptions({'semantic': 4}, **case),
+    image_pyramid=pyramid,
+    is_training=True,
+    fine_tune_batch_norm=fine_tune_batch_norm,
+    seed=1,
+    nas_training_hyper_parameters=drop_path,
+    mixed_precision=mixed_precision,
+  )
+  named = checkpoints.named_variables(network)
+  recipe.assign({n: v for n, v in named.items() if '_quant/' not in n})
+  return network, named
+
+
+def make_images(images=4, size=33):
+  rng = np.random.default_rng(0)
+  shape = (images, size, size, 3)
+  return rng.uniform(0, 255, shape).astype(np.float32)
+
+
+def make_step(network, named, rematerialize, **context):
+  """A function of images: outputs of all scales, and gradients by name."""
+  weights = {name: v.value for name, v in named.items() if v.trainable}
+
+  def step(images):
+    with tf.GradientTape() as tape:
+      with slim.train_step_context(
+        tf.constant(10, tf.int64), tf.constant([1, 2]), **context
+      ):
+        if rematerialize:
+          outputs = rematerialization.call(network, images)['semantic']
+        else:
+          outputs = network(images)['semantic']
+      loss = tf.add_n([tf.reduce_mean(x**2) for x in outputs.values()])
+      loss += tf.add_n(network.losses)
+    return outputs, tape.gradient(loss, weights)
+
+  return step
+
+
+def flat(values):
+  """All values of a dictionary as one vector."""
+  return np.concatenate([np.ravel(values[name]) for name in sorted(values)])
+
+
+def distance(actual, expected):
+  """Of two dictionaries, relative to the second."""
+  actual, expected = flat(actual), flat(expected)
+  return np.linalg.norm(actual - expected) / np.linalg.norm(expected)
+
+
+def compare(case, compiled=False, **arguments):
+  """Asks that outputs, gradients and statistics agree."""
+  results = []
+  for rematerialize in (False, True):
+    network, named = build(case, **arguments)
+    step = make_step(network, named, rematerialize)
+    step = tf.function(step, jit_compile=compiled, autograph=False)
+    outputs, gradients = step(make_images())
+    results.append((outputs, gradients, named))
+  plain, again = results
+  assert plain[0].keys() == again[0].keys()
+  # TensorFlow fuses other operations where more is kept: rounding differs.
+  assert distance(again[0], plain[0]) < 1e-5
+  # With batch statistics two plain runs of a ResNet differ by 2e-6.
+  assert distance(again[1], plain[1]) < 5e-6
+  moving = [name for name, v in plain[2].items() if not v.trainable]
+  changed = 0
+  for name in moving:
+    value = plain[2][name].numpy()
+    np.testing.assert_allclose(
+      again[2][name], value, rtol=1e-5, atol=1e-6, err_msg=name
+    )
+    if '_quant/' not in name:
+      changed += np.any(value != recipe.make_value(name, value.shape))
+  assert bool(changed) == bool(
+    arguments.get('fine_tune_batch_norm', True) and moving
+  )
+
+
+@pytest.mark.parametrize(
+  'case',
+  [
+    pytest.param(case, marks=pytest.mark.slow if case in _SLOW else ())
+    for case in _CASES
+  ],
+)
+def test_equals_the_plain_network(case):
+  """Dropout and drop path are active, batch statistics are gathered."""
+  compare(case)
+
+
+def test_frozen_batch_norm():
+  compare('mobilenet_v2', fine_tune_batch_norm=False)
+
+
+@pytest.mark.parametrize('dtype', model.MIXED_PRECISIONS)
+def test_mixed_precision(dtype):
+  compare('mobilenet_v2', mixed_precision=dtype)
+
+
+@pytest.mark.slow
+def test_compiled_with_xla():
+  compare('mobilenet_v2', compiled=True)
+
+
+def _graph_of(case, rematerialize):
+  """The operations of a step, and how many of them are the forward pass."""
+  network, named = build(case, crop_size=[65, 65])
+  number = []
+
+  @tf.function(autograph=False)
+  def step(images):
+    weights = {name: v.value for name, v in named.items() if v.trainable}
+    with tf.GradientTape() as tape:
+      context = slim.train_step_context(tf.constant(10, tf.int64), [1, 2])
+      with context:
+        if rematerialize:
+          outputs = rematerialization.call(network, images)
+        else:
+          outputs = network(images)
+      loss = tf.reduce_mean(outputs['semantic']['merged_logits'] ** 2)
+    number.append(len(tf.compat.v1.get_default_graph().get_operations()))
+    return tape.gradient(loss, weights)
+
+  images = tf.TensorSpec([4, 65, 65, 3])
+  operations = step.get_concrete_function(images).graph.get_operations()
+  return operations[: number[0]], operations[number[0] :]
+
+
+def _kept_bytes(forward, backward):
+  """Of what the forward pass computes and the backward pass needs."""
+  made = {id(x): x for operation in forward for x in operation.outputs}
+  kept = {id(x) for operation in backward for x in operation.inputs}
+  total = 0
+  for key in kept & made.keys():
+    tensor = made[key]
+    # Variables are there anyway, and the space that cuDNN reserves, whose shape
+    # is not known, is empty on other devices.
+    if tensor.op.type != 'ReadVariableOp' and tensor.shape.rank is not None:
+      total += math.prod(tensor.shape) * tensor.dtype.size
+  return total
+
+
+def test_less_is_kept():
+  plain, again = (_graph_of('mobilenet_v2', again) for again in (False, True))
+  assert _kept_bytes(*again) < 0.25 * _kept_bytes(*plain)
+
+  def convolutions(operations):
+    kinds = [operation.type for operation in operations]
+    return kinds.count('Conv2D') + kinds.count('DepthwiseConv2dNative')
+
+  # All but the last unit, which is the convolution to logits.
+  assert convolutions(plain[0]) == convolutions(again[0])
+  assert convolutions(again[1]) == convolutions(plain[1]) + (
+    convolutions(plain[0]) - 1
+  )
+
+
+_PEAK = """
+import sys
+sys.path.insert(0, {tests!r})
+import test_rematerialization as test, tensorflow as tf
+network, named = test.build(
+  'mobilenet_v2', crop_size=[257, 257], depth_multiplier=1.0)
+step = test.make_step(network, named, {rematerialize})
+step = tf.function(step, autograph=False)
+images = tf.constant(test.make_images(4, 257))
+step.get_concrete_function(images)
+def peak():
+  lines = open('/proc/self/status').read().splitlines()
+  return int(next(x for x in lines if x.startswith('VmHWM')).split()[1])
+before = peak()
+step(images)
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+def test_peak_memory():
+  """Measured, of a step of MobileNetV2 with a decoder at full depth."""
+  peaks = [
+    int(_python(_PEAK.format(tests=_TESTS, rematerialize=again)).split()[-1])
+    for again in (False, True)
+  ]
+  assert peaks[1] < 0.6 * peaks[0]
+
+
+# Replicas.
+
+
+def compare_replicas():
+  """Two replicas with synchronised batch norm, plain and rematerialised."""
+  tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices('CPU')[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2,
+  )
+  # One for both: the collectives of two strategies would get the same numbers.
+  mirrored = tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])
+  images = make_images()
+  results = []
+  for strategy, rematerialize in (
+    (tf.distribute.get_strategy(), False),
+    (mirrored, False),
+    (mirrored, True),
+  ):
+    with strategy.scope():
+      network, named = build('resnet_v1_18')
+    results.append(
+      _run_replicas(strategy, network, named, rematerialize, images)
+    )
+  one, two, again = results
+  assert distance(again[0], two[0]) < 5e-6
+  assert distance(again[1], two[1]) < 1e-6
+  # One device has the same batch, with sums in another order. Changing the
+  # images by 1e-7 of themselves changes its gradients by 6e-4.
+  assert distance(two[1], one[1]) < 1e-6
+  assert distance(two[0], one[0]) < 5e-3
+
+
+def _run_replicas(strategy, network, named, rematerialize, images):
+  """Mean gradients, and moving statistics."""
+  local = strategy.experimental_local_results
+
+  def step(images):
+    context = tf.distribute.get_replica_context()
+    first = images.shape[0] * context.replica_id_in_sync_group
+    step = make_step(
+      network,
+      named,
+      rematerialize,
+      first_image=first,
+      sync_batch_norm=True,
+    )
+    return context.all_reduce('MEAN', step(images)[1])
+
+  @tf.function(autograph=False)
+  def run():
+    parts = tf.split(tf.constant(images), strategy.num_replicas_in_sync)
+    part = strategy.experimental_distribute_values_from_function(
+      lambda context: parts[context.replica_id_in_sync_group]
+    )
+    return strategy.run(step, (part,))
+
+  gradients = {name: local(x)[0].numpy() for name, x in run().items()}
+  return gradients, {
+    name: v.numpy() for name, v in named.items() if not v.trainable
+  }
+
+
+def _python(code):
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    env={**os.environ, 'PYTHONPATH': _TESTS},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr[-4000:]
+  return done.stdout
+
+
+def test_two_replicas():
+  _python('import test_rematerialization as t; t.compare_replicas()')
+
+
+# Random draws.
+
+
+def test_every_call_draws_anew_in_the_same_order():
+  network, _ = build('mobilenet_v2', fine_tune_batch_norm=False)
+  images = make_images(2)
+
+  def run(call):
+    with slim.train_step_context(tf.constant(10, tf.int64), [1, 2]):
+      return [call(images)['semantic']['merged_logits'] for _ in range(2)]
+
+  plain = run(network)
+  again = run(lambda x: rematerialization.call(network, x))
+  assert np.abs(plain[0] - plain[1]).max() > 0.01
+  np.testing.assert_allclose(again, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_needs_the_seed():
+  network, _ = build('mobilenet_v2')
+  with pytest.raises(ValueError, match='train_step_context'):
+    rematerialization.call(network, make_images())
+
+
+# Segments.
+
+
+@pytest.mark.parametrize('case', ['mobilenet_v2', 'image_pyramid', 'pnasnet'])
+def test_segments_are_the_graph(case):
+  """Every node once, and after what it takes."""
+  network, _ = build(case)
+  segments = rematerialization.split(network)
+  nodes = [node for segment in segments for node in segment.nodes]
+  wanted = [
+    node for node in graph.nodes_in_order(network.outputs) if not node.is_input
+  ]
+  assert len(nodes) == len(wanted)
+  assert {id(node) for node in nodes} == {id(node) for node in wanted}
+  made = {id(network.inputs[0])}
+  for segment in segments:
+    assert {id(x) for x in segment.inputs} <= made
+    known = {id(x) for x in segment.inputs}
+    for node in segment.nodes:
+      assert {id(x) for x in node.input_tensors} <= known
+      known |= {id(x) for x in node.outputs}
+    made |= {id(x) for x in segment.outputs}
+  assert {id(x) for x in network.outputs} <= made
+
+
+def test_a_unit_keeps_its_output():
+  """Not the two summands, nor what a ReLU made for the next unit."""
+  counts = {}
+  for case in ('vgg_16', 'resnet_v1_50_beta', 'xception', 'pnasnet'):
+    network, _ = build(case, decoder_output_stride=None)
+    segments = rematerialization.split(network)
+    # The first has the preprocessing of the images.
+    counts[case] = [len(segment.outputs) for segment in segments[:-1]]
+  assert counts['vgg_16'] == [1] * 7
+  assert counts['resnet_v1_50_beta'] == [1] * 18
+  assert counts['xception'] == [1] * 15
+  # Each cell takes the two before it.
+  assert counts['pnasnet'] == [2] * 12 + [1, 1]
+
+
+def test_what_runs_once_is_last():
+  network, _ = build('mobilenet_v2')
+  last = rematerialization.split(network)[-1]
+  names = [node.operation.name for node in last.nodes]
+  assert names == ['logits.semantic']
