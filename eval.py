@@ -9,7 +9,7 @@ the directory of a training run, which is followed (without end unless
 --max_number_of_evaluations or --timeout_secs say otherwise), or one
 checkpoint. Multi-scale test: --eval_scales=0.5,...,1.75 --add_flipped_images.
 Dense CRF behind the network: --crf. Boundary quality:
---trimap_widths=1,2,...,40.
+--trimap_widths=1,2,...,40. Several GPUs: --num_clones=4 --eval_batch_size=8.
 """
 
 from absl import flags as absl_flags
@@ -27,6 +27,7 @@ def _define_flags():
   evaluation_flags.define_data_flags('eval')
   evaluation_flags.define_following_flags(_LIMIT)
   evaluation_flags.define_crf_flags()
+  evaluation_flags.define_device_flags()
   absl_flags.DEFINE_string('eval_logdir', None, 'Where to write the results.')
   flags.define_list(
     'trimap_widths',

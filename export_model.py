@@ -26,6 +26,7 @@ FLAGS = flags.FLAGS
 def _define_flags():
   model_flags.define_model_flags(output_stride=8)
   model_flags.define_scale_flags('inference_scales')
+  model_flags.define_moving_average_flag()
   absl_flags.DEFINE_string(
     'checkpoint_path', None, 'Directory, prefix or file of a checkpoint.'
   )
@@ -86,6 +87,7 @@ def main():
     formats=FLAGS.export_format,
     calibration_images=FLAGS.calibration_images,
     calibration_limit=FLAGS.calibration_limit,
+    use_moving_averages=FLAGS.use_moving_averages,
     min_resize_value=FLAGS.min_resize_value,
     max_resize_value=FLAGS.max_resize_value,
     resize_factor=FLAGS.resize_factor,

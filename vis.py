@@ -8,7 +8,8 @@ Writes images, coloured predictions and overlays to
 labels themselves to --vis_logdir/raw_segmentation_results. --checkpoint_dir
 may be the directory of a training run, which is followed (without end unless
 --max_number_of_iterations or --timeout_secs say otherwise), or one checkpoint.
-Dense CRF behind the network: --crf.
+Dense CRF behind the network: --crf. Several GPUs: --num_clones=4
+--vis_batch_size=8.
 """
 
 from absl import flags as absl_flags
@@ -25,6 +26,7 @@ def _define_flags():
   evaluation_flags.define_data_flags('vis')
   evaluation_flags.define_following_flags(_LIMIT)
   evaluation_flags.define_crf_flags()
+  evaluation_flags.define_device_flags()
   absl_flags.DEFINE_string('vis_logdir', None, 'Where to write the pictures.')
   absl_flags.DEFINE_enum(
     'colormap_type',

@@ -31,6 +31,7 @@ def parse(monkeypatch):
       evaluation_flags.define_data_flags('eval')
       evaluation_flags.define_following_flags('max_number_of_evaluations')
       evaluation_flags.define_crf_flags()
+      evaluation_flags.define_device_flags()
     values(['script', *arguments])
     return values
 
@@ -93,12 +94,47 @@ def test_the_job(parse):
     '--eval_interval_secs=7',
     '--timeout_secs=9',
     '--crf',
+    '--nouse_moving_averages',
   )
   job = evaluation_flags.make_following_job('eval', 'max_number_of_evaluations')
   assert job.checkpoint_dir == 'run' and job.crop_size == [65, 97]
   assert job.eval_scales == [0.5, 1.0] and job.add_flipped_images
   assert (job.limit, job.interval_secs, job.timeout_secs) == (3, 7, 9)
   assert job.crf == dense_crf.Parameters()
+  assert job.use_moving_averages is False and job.strategy is None
+
+
+def test_moving_averages_are_left_to_the_checkpoint(parse):
+  parse()
+  assert evaluation_flags.make_job('eval').use_moving_averages is None
+
+
+def test_devices(parse):
+  parse('--eval_batch_size=2')
+  assert evaluation_flags.make_strategy('eval_batch_size') is None
+  parse('--clone_on_cpu')
+  strategy = evaluation_flags.make_strategy('eval_batch_size')
+  assert strategy.num_replicas_in_sync == 1
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--num_clones=0'], '--num_clones must be an integer, at least 1'),
+    (
+      ['--num_clones=2', '--clone_on_cpu'],
+      '--eval_batch_size=1 is less than --num_clones=2',
+    ),
+    (
+      ['--num_clones=64', '--eval_batch_size=64'],
+      '--num_clones=64, but this host shows',
+    ),
+  ],
+)
+def test_devices_that_are_refused(parse, arguments, message):
+  parse(*arguments)
+  with pytest.raises(InputError, match=message):
+    evaluation_flags.make_strategy('eval_batch_size')
 
 
 def test_the_data_set(parse, testdata):

@@ -103,6 +103,22 @@ def test_equals_the_original(name, tmp_path, testdata):
   assert raw.shape == (1, *options.crop_size) and raw.dtype == np.float32
 
 
+@pytest.mark.parametrize('use, value', [(None, 0.25), (False, 0.5)])
+def test_moving_averages_are_exported(tmp_path, use, value):
+  options = _options(crop_size=[33, 33], depth_multiplier=0.1, divisible_by=1)
+  variables = checkpoints.named_variables(model.build_model(options))
+  bias = 'logits/semantic/biases'
+  variables[bias].assign(np.full([21], 0.5, np.float32))
+  average = np.full([21], 0.25, np.float32)
+  prefix = checkpoints.save(
+    str(tmp_path), 3, {**variables, f'{bias}/ExponentialMovingAverage': average}
+  )
+  path = str(tmp_path / 'graph.pb')
+  export.export(prefix, path, options, use_moving_averages=use)
+  exported = checkpoints.read(path)[bias][1]()
+  np.testing.assert_array_equal(exported, np.full([21], value))
+
+
 def test_plain_tensorflow_gives_what_vis_writes(tmp_path, testdata):
   options = _options(crop_size=[129, 145])
   checkpoint = _checkpoint(tmp_path, options)

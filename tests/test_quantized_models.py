@@ -138,7 +138,7 @@ _VARIANTS = {
   'variant',
   [
     variant
-    if variant in ('mobilenet_v3_small_seg', 'resnet_v1_18_beta')
+    if variant == 'resnet_v1_18_beta'
     else pytest.param(variant, marks=pytest.mark.slow)
     for variant in _VARIANTS
   ],

@@ -8,30 +8,34 @@ read, a frozen graph (`frozen_graph`) and a single file in the older V1 format
 do as well.
 """
 
-import contextlib
 import dataclasses
-import os
-import re
-import uuid
 from collections.abc import Mapping
 
-import numpy as np
 import tensorflow as tf
 
-from deeplab import atomic_files, diagnosis, frozen_graph, slim
+from deeplab import checkpoint_files, diagnosis, frozen_graph, slim
+
+# Part of this module's interface, wherever they are written.
+from deeplab.best_checkpoint import keep_best as keep_best
+from deeplab.best_checkpoint import read_best as read_best
+from deeplab.checkpoint_files import GLOBAL_STEP as GLOBAL_STEP
+from deeplab.checkpoint_files import DamagedError as DamagedError
+from deeplab.checkpoint_files import find as find
+from deeplab.checkpoint_files import find_fault as find_fault
+from deeplab.checkpoint_files import global_step as global_step
+from deeplab.checkpoint_files import latest as latest
+from deeplab.checkpoint_files import named_by_state as named_by_state
+from deeplab.checkpoint_files import read as read
+from deeplab.checkpoint_files import single_file as single_file
+from deeplab.checkpoint_saving import AVERAGE_SUFFIX as AVERAGE_SUFFIX
+from deeplab.checkpoint_saving import MOVING_AVERAGES as MOVING_AVERAGES
+from deeplab.checkpoint_saving import prefix_of as prefix_of
+from deeplab.checkpoint_saving import remove_unfinished as remove_unfinished
+from deeplab.checkpoint_saving import save as save
 from deeplab.common import InputError
 
-GLOBAL_STEP = 'global_step'
 # The original counts the steps of delayed quantisation on their own.
 QUANTIZATION_STEP = 'fake_quantization_step'
-
-# TensorFlow's checkpoint reader turns status codes into any of these.
-_READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, LookupError)
-
-# Files of a save that has not finished begin like this.
-_UNFINISHED = '.tmp-'
-
-_PREFIX = 'model.ckpt'
 
 
 def named_variables(model):
@@ -43,137 +47,6 @@ def named_variables(model):
     for layer in layers
     for variable in layer.variables
   }
-
-
-# Finding.
-
-
-def find(path):
-  """The prefix of the checkpoint that a path means.
-
-  Args:
-    path: a directory (its latest checkpoint; where there is none, its frozen
-      graph), a prefix such as 'logs/model.ckpt-30000', one of the files of a
-      checkpoint, a frozen graph (.pb), or a V1 checkpoint.
-
-  Returns:
-    The prefix; the file itself for the last two.
-
-  Raises:
-    InputError: there is no checkpoint.
-  """
-  path = os.fspath(path)
-  if tf.io.gfile.isdir(path):
-    prefix = latest(path) or single_file(path)
-    if prefix is None:
-      raise InputError(
-        f'{path}: no checkpoint in this directory. Expected files like '
-        'model.ckpt-30000.index beside a file called checkpoint, or a '
-        f'{frozen_graph.FILE_NAME}.'
-      )
-    return prefix
-  prefix = re.sub(r'\.(index|meta|data-\d+-of-\d+)$', '', path)
-  if tf.io.gfile.exists(prefix + '.index'):
-    return prefix
-  if prefix == path and tf.io.gfile.exists(path):
-    return path
-  raise InputError(
-    f'{path}: no such checkpoint. Expected a directory, a prefix like '
-    'model.ckpt-30000, one of its files, or a frozen graph (.pb).'
-  )
-
-
-def single_file(directory):
-  """The V1 checkpoint or frozen graph of a directory without others, or None.
-
-  These are read, never written: a training run does not go on from them.
-  """
-  found = tf.io.gfile.glob(os.path.join(directory, '*.ckpt'))
-  if len(found) == 1 and not tf.io.gfile.isdir(found[0]):
-    return found[0]
-  path = os.path.join(directory, frozen_graph.FILE_NAME)
-  return path if tf.io.gfile.exists(path) else None
-
-
-def latest(directory):
-  """The prefix of the newest complete checkpoint in a directory, or None.
-
-  The state file names it; without one, or where it names a checkpoint that is
-  not there, the highest step among the files counts.
-  """
-  named = named_by_state(directory)
-  if named:
-    return named
-  steps = {}
-  for path in tf.io.gfile.glob(os.path.join(directory, '*.index')):
-    prefix = path[: -len('.index')]
-    if os.path.basename(prefix).startswith('.'):
-      continue  # Just being written.
-    match = re.search(r'-(\d+)$', prefix)
-    steps[int(match.group(1)) if match else -1] = prefix
-  return steps[max(steps)] if steps else None
-
-
-def _read_state(directory):
-  """The CheckpointState of a directory; None if there is none that is one."""
-  try:
-    return tf.train.get_checkpoint_state(directory)
-  except UnicodeDecodeError:
-    return None
-
-
-def named_by_state(directory):
-  """The checkpoint that the state file of a directory names, if it is there."""
-  state = _read_state(directory)
-  prefix = state.model_checkpoint_path if state else None
-  return prefix if prefix and tf.io.gfile.exists(f'{prefix}.index') else None
-
-
-def read(prefix):
-  """{name: (shape, function that reads the value)} of a checkpoint.
-
-  Args:
-    prefix: what `find` returned.
-
-  Raises:
-    InputError: the files cannot be read.
-  """
-  if frozen_graph.is_frozen_graph(prefix):
-    return frozen_graph.read(prefix)
-  try:
-    reader = tf.train.load_checkpoint(prefix)
-    shapes = reader.get_variable_to_shape_map()
-  except _READ_ERRORS as error:
-    raise InputError(
-      f'{prefix}: the checkpoint cannot be read: {_first_line(error)}'
-    ) from error
-
-  def getter(name):
-    def get():
-      try:
-        return reader.get_tensor(name)
-      except _READ_ERRORS as error:
-        raise InputError(
-          f'{prefix}: variable {name} cannot be read, the file is damaged: '
-          f'{_first_line(error)}'
-        ) from error
-
-    return get
-
-  return {name: (tuple(shape), getter(name)) for name, shape in shapes.items()}
-
-
-def _first_line(error):
-  return str(error).splitlines()[0]
-
-
-def global_step(prefix):
-  """The training step of a checkpoint: from the file, else from its name."""
-  variables = read(prefix)
-  if GLOBAL_STEP in variables:
-    return int(variables[GLOBAL_STEP][1]())
-  match = re.search(r'-(\d+)$', prefix)
-  return int(match.group(1)) if match else 0
 
 
 # Restoring.
@@ -189,6 +62,8 @@ class RestoreReport:
     initialized: not in the file, or excluded: keep their initial values.
     left_over: in the file, of no use here; optimiser slots are not counted.
     made: restored ones that `initial_values` made from others, with what of.
+    averaged: restored ones that have the value of their moving average.
+    not_averaged: restored ones that do not, though the file has an average.
   """
 
   checkpoint: str
@@ -196,9 +71,21 @@ class RestoreReport:
   initialized: list[str]
   left_over: list[str]
   made: list[str] = dataclasses.field(default_factory=list)
+  averaged: list[str] = dataclasses.field(default_factory=list)
+  not_averaged: list[str] = dataclasses.field(default_factory=list)
 
   def __str__(self):
     lines = [f'Restored {len(self.restored)} variables of {self.checkpoint}.']
+    if self.averaged:
+      lines.append(
+        f'  {len(self.averaged)} of them are moving averages '
+        f'({len(self.restored) - len(self.averaged)} have none).'
+      )
+    if self.not_averaged:
+      lines.append(
+        f'  {len(self.not_averaged)} have a moving average in the file, which '
+        'is not used.'
+      )
     for title, names in (
       ('made from others', self.made),
       ('newly initialised', self.initialized),
@@ -214,8 +101,20 @@ def _abridge(names, most=6):
   return text + (f', ... ({len(names)} in all)' if len(names) > most else '')
 
 
-def restore(model, path, exclude=(), allow_missing=False, initial_values=None):
+def restore(
+  model,
+  path,
+  exclude=(),
+  allow_missing=False,
+  initial_values=None,
+  use_moving_averages=None,
+):
   """Reads a checkpoint into a model.
+
+  The original reads the variables themselves, also where a file has moving
+  averages of them, as published MobileNet classifiers do. By default the
+  averages are therefore only taken from files whose training kept them for
+  this: `save` notes their number in the file, TensorFlow 1 does not.
 
   Args:
     model: keras.Model, or {official name: variable}.
@@ -227,13 +126,17 @@ def restore(model, path, exclude=(), allow_missing=False, initial_values=None):
     initial_values: function that makes values of variables from those of
       others in the file; see feature_extractor.Backbone. Only for a training
       that begins: what comes out is another network.
+    use_moving_averages: whether a variable gets its moving average where the
+      file has one; None for the files that `save` wrote. A model that has
+      variables for the averages, as a training does, gets each as it is.
 
   Returns:
     A RestoreReport.
 
   Raises:
     InputError: no checkpoint, a shape that differs, a variable that is
-      absent, or no variable in common. Nothing is changed then.
+      absent, no variable in common, or no moving averages though they are
+      asked for. Nothing is changed then. A DamagedError where it is the files.
   """
   prefix = find(path)
   variables = model if isinstance(model, Mapping) else named_variables(model)
@@ -243,6 +146,21 @@ def restore(model, path, exclude=(), allow_missing=False, initial_values=None):
     for name, variable in variables.items()
     if not name.startswith(tuple(exclude))
   }
+  averages = {
+    name: name + AVERAGE_SUFFIX
+    for name in wanted
+    if name + AVERAGE_SUFFIX in stored
+    and name + AVERAGE_SUFFIX not in variables
+  }
+  if use_moving_averages and not averages:
+    raise InputError(
+      f'{prefix}: the checkpoint has no moving averages of the variables of '
+      'this network (--use_moving_averages). Leave the flag out, or give a '
+      'checkpoint of a training with --moving_average_decay.'
+    )
+  if use_moving_averages is None:
+    use_moving_averages = MOVING_AVERAGES in stored
+  averaged = list(averages) if use_moving_averages else []
   left_over = {
     name
     for name in stored
@@ -260,6 +178,7 @@ def restore(model, path, exclude=(), allow_missing=False, initial_values=None):
     stored = stored | {
       name: (shapes[name], get) for name, (_, get) in new.items()
     }
+  stored = stored | {name: stored[averages[name]] for name in averaged}
   found = [name for name in wanted if name in stored]
   missing = [name for name in wanted if name not in stored]
   # The backbone comes first. A head alone may fit that of another network.
@@ -292,7 +211,48 @@ def restore(model, path, exclude=(), allow_missing=False, initial_values=None):
     initialized=[name for name in variables if name not in values],
     left_over=sorted(left_over),
     made=made,
+    averaged=averaged,
+    not_averaged=[
+      name for name in averages if name in values and name not in averaged
+    ],
   )
+
+
+def restore_latest(variables, directory, check=None, **options):
+  """Restores the newest checkpoint of a training run that is whole.
+
+  Where reading one shows that it is damaged, a warning says so and the next
+  older one is taken.
+
+  Args:
+    variables: see `restore`.
+    directory: folder of the run.
+    check: called with the prefix of a checkpoint before it is restored, to
+      raise an InputError; None for nothing.
+    **options: of `restore`.
+
+  Returns:
+    A RestoreReport; None where there is no checkpoint at all.
+
+  Raises:
+    InputError: there are checkpoints and none is whole, or what `restore`
+      raises for other reasons than damage.
+  """
+  damage = None
+  for prefix in checkpoint_files.whole(directory):
+    try:
+      if check is not None:
+        check(prefix)
+      return restore(variables, prefix, **options)
+    except DamagedError as error:
+      damage = error
+      checkpoint_files.warn_of_damage(prefix, str(error))
+  if damage is not None:
+    raise InputError(
+      f'{directory}: none of its checkpoints is whole. {damage}'
+    ) from damage
+  checkpoint_files.check_not_all_damaged(directory)
+  return None
 
 
 def _check_kind(prefix, name, value, variable):
@@ -351,90 +311,3 @@ def _check_shapes(prefix, variables, stored):
   raise InputError(
     f'{prefix}: {len(wrong)} variables have other shapes: {details}. {cure}'
   )
-
-
-# Saving.
-
-
-def save(directory, step, values, keep_max=5):
-  """Writes model.ckpt-<step> and points the state file at it.
-
-  The files get their names, and the state file is replaced, only when all has
-  been written: a crash or a full disk leaves the older checkpoints as they
-  were.
-
-  Args:
-    directory: where; made if absent.
-    step: the training step, stored as `global_step` too.
-    values: {official name: variable, tensor or array}.
-    keep_max: how many checkpoints of the state file to keep, 0 for all.
-
-  Returns:
-    The prefix.
-
-  Raises:
-    InputError: the files cannot be written.
-  """
-  prefix = os.path.join(directory, f'{_PREFIX}-{step}')
-  values = {name: np.asarray(value) for name, value in values.items()}
-  values[GLOBAL_STEP] = np.asarray(step, np.int64)
-  try:
-    tf.io.gfile.makedirs(directory)
-    with _temporary_prefix(directory) as temporary:
-      tf.raw_ops.SaveV2(
-        prefix=temporary,
-        tensor_names=list(values),
-        shape_and_slices=[''] * len(values),
-        tensors=list(values.values()),
-      )
-      # The index last: a checkpoint exists once its index does.
-      for file in sorted(tf.io.gfile.glob(temporary + '.*')):
-        target = prefix + file[len(temporary) :]
-        tf.io.gfile.rename(file, target, overwrite=True)
-    _update_state(directory, prefix, keep_max)
-  except (OSError, tf.errors.OpError) as error:
-    raise InputError(
-      f'{prefix}: the checkpoint could not be written: {_first_line(error)}. '
-      'Earlier checkpoints are intact. Free some space or make the directory '
-      'writable, and start the same command again.'
-    ) from error
-  return prefix
-
-
-def remove_unfinished(directory):
-  """Removes what saves that were killed left in a directory."""
-  for file in tf.io.gfile.glob(os.path.join(directory, _UNFINISHED + '*')):
-    tf.io.gfile.remove(file)
-
-
-@contextlib.contextmanager
-def _temporary_prefix(directory):
-  """A prefix in the same directory; what is left under it is removed."""
-  temporary = os.path.join(directory, f'{_UNFINISHED}{uuid.uuid4().hex}')
-  try:
-    yield temporary
-  finally:
-    for file in tf.io.gfile.glob(temporary + '*'):
-      tf.io.gfile.remove(file)
-
-
-def _update_state(directory, prefix, keep_max):
-  """Points the state file at a checkpoint; removes the oldest ones."""
-  state = _read_state(directory)
-  kept = [
-    path
-    for path in (state.all_model_checkpoint_paths if state else [])
-    if path != prefix and tf.io.gfile.exists(path + '.index')
-  ] + [prefix]
-  dropped = kept[:-keep_max] if keep_max else []
-  # Paths relative to the folder, so that it can be moved.
-  lines = [f'model_checkpoint_path: "{os.path.basename(prefix)}"'] + [
-    f'all_model_checkpoint_paths: "{os.path.basename(path)}"'
-    for path in kept[len(dropped) :]
-  ]
-  atomic_files.write(
-    os.path.join(directory, 'checkpoint'), '\n'.join(lines) + '\n'
-  )
-  for path in dropped:
-    for file in tf.io.gfile.glob(path + '.*'):
-      tf.io.gfile.remove(file)

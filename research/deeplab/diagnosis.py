@@ -20,7 +20,8 @@ from deeplab.core import dense_prediction_cell, feature_extractor
 # What optimisers and moving averages add to a checkpoint; no part of a model.
 _SLOT = re.compile(
   r'/(Momentum|Adam|Adam_1|ExponentialMovingAverage|biased|local_step)$'
-  r'|^(beta1_power|beta2_power|global_step|fake_quantization_step)$'
+  r'|^(beta1_power|beta2_power|global_step|fake_quantization_step'
+  r'|number_of_moving_averages)$'
 )
 
 # Small, and at a stride and size that every backbone can be built with.

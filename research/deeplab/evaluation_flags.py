@@ -10,6 +10,7 @@ from deeplab.common import InputError
 from deeplab.core import dense_crf
 from deeplab.datasets import data_generator
 from deeplab.evaluation import prediction
+from deeplab.training import strategies
 
 FLAGS = flags.FLAGS
 
@@ -33,6 +34,7 @@ def define_data_flags(prefix):
   """
   model_flags.define_model_flags()
   model_flags.define_scale_flags()
+  model_flags.define_moving_average_flag()
   absl_flags.DEFINE_string(
     'checkpoint_dir',
     None,
@@ -65,6 +67,42 @@ def define_following_flags(limit):
   absl_flags.DEFINE_float(
     'timeout_secs', None, 'Stop when no checkpoint appears for so long.'
   )
+
+
+def define_device_flags():
+  """--num_clones and --clone_on_cpu, as of train.py."""
+  absl_flags.DEFINE_integer(
+    'num_clones', 1, 'Number of GPUs of this host that share each batch.'
+  )
+  absl_flags.DEFINE_boolean(
+    'clone_on_cpu', False, 'Use (virtual) CPU devices instead of GPUs.'
+  )
+
+
+def make_strategy(batch_size_flag):
+  """The tf.distribute strategy of the flags of `define_device_flags`.
+
+  To be called before TensorFlow is used.
+
+  Args:
+    batch_size_flag: name of the flag with the number of images a batch.
+
+  Returns:
+    The strategy; None where the flags ask for nothing special.
+
+  Raises:
+    InputError: there are not that many devices, or fewer images in a batch.
+  """
+  number, batch_size = FLAGS.num_clones, FLAGS[batch_size_flag].value
+  common.check_ranges({'--num_clones': number}, {'--num_clones': common.COUNT})
+  if number == 1 and not FLAGS.clone_on_cpu:
+    return None
+  if batch_size < number:
+    raise InputError(
+      f'--{batch_size_flag}={batch_size} is less than --num_clones={number}: '
+      'devices would have nothing to do. Give at least as many images.'
+    )
+  return strategies.make_strategy(number, FLAGS.clone_on_cpu)
 
 
 def define_crf_flags():
@@ -105,7 +143,14 @@ def crf_parameters():
   return dense_crf.Parameters(**values)
 
 
-def make_job(prefix, limit=1, interval_secs=300, timeout_secs=None, crf=None):
+def make_job(
+  prefix,
+  limit=1,
+  interval_secs=300,
+  timeout_secs=None,
+  crf=None,
+  strategy=None,
+):
   """The prediction.Job that the flags describe.
 
   Args:
@@ -114,6 +159,7 @@ def make_job(prefix, limit=1, interval_secs=300, timeout_secs=None, crf=None):
     interval_secs: least time between two checkpoints.
     timeout_secs: stop when no new checkpoint appeared for so long, or None.
     crf: dense_crf.Parameters or None.
+    strategy: tf.distribute strategy or None.
 
   Raises:
     InputError: an argument is out of range.
@@ -146,6 +192,8 @@ def make_job(prefix, limit=1, interval_secs=300, timeout_secs=None, crf=None):
     add_flipped_images=FLAGS.add_flipped_images,
     image_pyramid=FLAGS.image_pyramid,
     crf=crf,
+    use_moving_averages=FLAGS.use_moving_averages,
+    strategy=strategy,
     limit=limit,
     interval_secs=interval_secs,
     timeout_secs=timeout_secs,
@@ -153,15 +201,15 @@ def make_job(prefix, limit=1, interval_secs=300, timeout_secs=None, crf=None):
 
 
 def make_following_job(prefix, limit):
-  """`make_job` with the flags of `define_following_flags` and of the CRF.
+  """`make_job` with the flags of following, of the CRF and of devices.
 
   Args:
     prefix: see `define_data_flags`.
     limit: see `define_following_flags`.
 
   Raises:
-    InputError: a value is out of range, or a parameter of the CRF is given
-      without --crf.
+    InputError: a value is out of range, a parameter of the CRF is given
+      without --crf, or there are not as many devices.
   """
   return make_job(
     prefix,
@@ -169,4 +217,5 @@ def make_following_job(prefix, limit):
     interval_secs=FLAGS.eval_interval_secs,
     timeout_secs=FLAGS.timeout_secs,
     crf=crf_parameters(),
+    strategy=make_strategy(f'{prefix}_batch_size'),
   )

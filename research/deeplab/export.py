@@ -134,6 +134,7 @@ def export(
   formats=None,
   calibration_images=None,
   calibration_limit=100,
+  use_moving_averages=None,
   **resizing,
 ):
   """Exports a checkpoint.
@@ -151,6 +152,7 @@ def export(
       says, or SavedModel and frozen graph in a directory.
     calibration_images: pattern of image files; see `export_tflite`.
     calibration_limit: number of these images to use at most.
+    use_moving_averages: see `checkpoints.restore`.
     **resizing: see `build_serving_function`.
 
   Returns:
@@ -168,7 +170,10 @@ def export(
     predictor = inference.build_predictor(
       options, inference_scales, add_flipped_images, image_pyramid
     )
-    logging.info('%s', checkpoints.restore(predictor, checkpoint_path))
+    report = checkpoints.restore(
+      predictor, checkpoint_path, use_moving_averages=use_moving_averages
+    )
+    logging.info('%s', report)
     serve = build_serving_function(predictor, options, **resizing)
   if FROZEN_GRAPH in formats:
     files[FROZEN_GRAPH_FILE] = freeze(serve, predictor).SerializeToString()
@@ -182,6 +187,7 @@ def export(
       calibration_images,
       calibration_limit,
       image_pyramid,
+      use_moving_averages,
       **resizing,
     )
   try:

@@ -31,6 +31,7 @@ def convert_int8(
   calibration_images=None,
   calibration_limit=100,
   image_pyramid=None,
+  use_moving_averages=None,
   **resizing,
 ):
   """Converts a checkpoint.
@@ -43,6 +44,7 @@ def convert_int8(
       only for those.
     calibration_limit: number of images to measure at most.
     image_pyramid: scales merged inside the network.
+    use_moving_averages: see `checkpoints.restore`.
     **resizing: of the calibration images; see
       `input_preprocess.preprocess_image_and_label`.
 
@@ -62,7 +64,10 @@ def convert_int8(
   predictor = inference.build_predictor(
     options, image_pyramid=image_pyramid, for_converter=True
   )
-  logging.info('%s', checkpoints.restore(predictor, checkpoint_path))
+  report = checkpoints.restore(
+    predictor, checkpoint_path, use_moving_averages=use_moving_averages
+  )
+  logging.info('%s', report)
   with tempfile.TemporaryDirectory() as folder:
     _save(folder, predictor, options)
     converter = tf.lite.TFLiteConverter.from_saved_model(folder)

@@ -230,6 +230,16 @@ def define_scale_flags(scales_name='eval_scales'):
   )
 
 
+def define_moving_average_flag():
+  """--use_moving_averages, of scripts that read a trained network."""
+  absl_flags.DEFINE_boolean(
+    'use_moving_averages',
+    None,
+    'Take the moving averages of the weights. Unset: where the training kept '
+    'them (--moving_average_decay).',
+  )
+
+
 # Model options.
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deeplab import common
+import recipe
+from deeplab import checkpoints, common, inference, model
 from deeplab.common import InputError
 from deeplab.core import dense_crf
 from deeplab.datasets import data_generator, dataset_info
@@ -135,7 +136,7 @@ def test_trimap_of_padded_images(batch_size):
 class _Stub:
   """In the place of prediction.Predictor."""
 
-  def __init__(self, *unused):
+  def __init__(self, *unused, **unused_too):
     self._golden = _Golden('single')
 
   def restore(self, unused_prefix):
@@ -226,7 +227,7 @@ def test_run_follows_training(tmp_path, monkeypatch, capsys):
   built = []
 
   class Stub:
-    def __init__(self, options, crop_size, *unused_inference):
+    def __init__(self, options, crop_size, *unused, **unused_too):
       built.append((options, crop_size))
 
     def restore(self, prefix):
@@ -262,6 +263,87 @@ def test_run_follows_training(tmp_path, monkeypatch, capsys):
   printed = capsys.readouterr().out
   assert 'step 2' in printed
   assert printed.count('tvmonitor') == 2 and printed.count('mIoU') == 2
+
+
+def test_evaluation_within_a_training(tmp_path, monkeypatch):
+  """Builds once; gives what eval.py gives, and writes it to the same files."""
+  options = common.ModelOptions(
+    {'semantic': 21},
+    crop_size=[65, 65],
+    output_stride=16,
+    depth_multiplier=0.35,
+    aspp_convs_filters=8,
+  )
+  variables = checkpoints.named_variables(model.build_model(options))
+  recipe.assign(variables)
+  bias = 'logits/semantic/biases'
+  variables[bias].assign(100.0 * np.arange(21))
+  average = {f'{bias}/ExponentialMovingAverage': -100.0 * np.arange(21)}
+  prefixes = [
+    checkpoints.save(str(tmp_path / 'run'), step, {**variables, **more})
+    for step, more in ((1, {}), (2, average))
+  ]
+  built = []
+  build = inference.build_predictor
+  monkeypatch.setattr(
+    inference,
+    'build_predictor',
+    lambda *arguments, **more: built.append(1) or build(*arguments, **more),
+  )
+  evaluation = evaluator.Evaluation(
+    options, _dataset(2), [129, 129], str(tmp_path / 'eval')
+  )
+  found = [evaluation.evaluate(prefix) for prefix in prefixes]
+  assert built == [1]
+  assert {step for _, step in _events(tmp_path / 'eval')} == {1, 2}
+  # The average of the biases favours the first class.
+  favoured = [
+    np.sum(values['confusion_matrix'], axis=0).argmax() for values in found
+  ]
+  assert favoured == [20, 0]
+  job = prediction.Job(
+    prefixes[1],
+    lambda unused: _dataset(2),
+    lambda *unused: options.replace(crop_size=[129, 129]),
+    [129, 129],
+  )
+  assert evaluator.run(job, str(tmp_path / 'script')) == found[1]
+  for name in ('miou_2.json', 'miou_latest.json'):
+    assert (tmp_path / 'eval' / name).read_bytes() == (
+      tmp_path / 'script' / name
+    ).read_bytes()
+
+
+def test_what_an_evaluation_within_a_training_is_given(tmp_path, monkeypatch):
+  given = []
+
+  class Stub(_Stub):
+    def __init__(self, *arguments, **more):
+      super().__init__()
+      given.append((*arguments, more))
+
+  monkeypatch.setattr(prediction, 'Predictor', Stub)
+  options = common.ModelOptions({'semantic': 21}, crop_size=[65, 65])
+  evaluation = evaluator.Evaluation(
+    options,
+    _dataset(),
+    (129, 129),
+    str(tmp_path),
+    image_pyramid=[0.5, 1.0],
+    use_moving_averages=False,
+    strategy='devices',
+  )
+  more = {
+    'image_pyramid': [0.5, 1.0],
+    'use_moving_averages': False,
+    'strategy': 'devices',
+  }
+  options = options.replace(crop_size=[129, 129])
+  assert given == [(options, (129, 129), more)]
+  # Another step than that of the file, if one is given.
+  values = evaluation.evaluate('run/model.ckpt-7', step=8)
+  assert values['step'] == 8 and (tmp_path / 'miou_8.json').exists()
+  assert evaluation.evaluate('run/model.ckpt-7')['step'] == 7
 
 
 def test_an_error_before_evaluation_leaves_no_events(tmp_path):

@@ -94,8 +94,8 @@ def test_job_builds_one_network(tmp_path, monkeypatch, capsys):
   built, restored, asked = [], [], []
 
   class Stub:
-    def __init__(self, *arguments):
-      built.append(arguments)
+    def __init__(self, *arguments, **more):
+      built.append((*arguments, more))
 
     def restore(self, prefix):
       restored.append(prefix)
@@ -118,6 +118,7 @@ def test_job_builds_one_network(tmp_path, monkeypatch, capsys):
     eval_scales=[0.5, 1.0],
     add_flipped_images=True,
     crf=crf,
+    use_moving_averages=True,
     limit=2,
     interval_secs=0,
     timeout_secs=5,
@@ -137,6 +138,7 @@ def test_job_builds_one_network(tmp_path, monkeypatch, capsys):
       True,
       None,
       crf,
+      {'use_moving_averages': True, 'strategy': None},
     )
   ]
   printed = capsys.readouterr().out

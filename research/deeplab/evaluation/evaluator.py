@@ -135,6 +135,157 @@ def _write_trimap(values, logdir, class_names):
   }
 
 
+class _Recorder:
+  """Evaluates one network after another; all results go into one folder."""
+
+  def __init__(
+    self,
+    eval_logdir,
+    tag,
+    crf=None,
+    trimap_widths=None,
+    trimap_boundary=trimap_lib.ANY,
+  ):
+    """Makes the folder: now rather than after an hour of waiting.
+
+    Args:
+      eval_logdir: see `run`.
+      tag: see `metrics.predictions_tag`.
+      crf: dense_crf.Parameters of the CRF behind the networks, or None.
+      trimap_widths: see `run`.
+      trimap_boundary: see `run`.
+
+    Raises:
+      InputError: an argument is not acceptable.
+    """
+    if trimap_widths is not None:
+      trimap_lib.check_options(trimap_widths, trimap_boundary)
+    self._logdir = eval_logdir
+    self._tag = tag if crf is None else f'{tag}_crf'
+    self._crf = crf
+    self._trimap_options = (trimap_widths, trimap_boundary)
+    self._writer = None
+    with prediction.clear_write_errors(eval_logdir):
+      tf.io.gfile.makedirs(eval_logdir)
+
+  def record(self, predict, dataset, prefix, step):
+    """Evaluates, prints and writes.
+
+    Args:
+      predict: see `evaluate`.
+      dataset: see `evaluate`.
+      prefix: the checkpoint of `predict`.
+      step: its training step.
+
+    Returns:
+      The values of `write_results`.
+
+    Raises:
+      InputError: see `run`.
+    """
+    with prediction.clear_write_errors(self._logdir):
+      self._writer = self._writer or tf.summary.create_file_writer(self._logdir)
+    names = dataset.info.class_names
+    trimap = self._make_trimap(dataset)
+    matrix = evaluate(predict, dataset, trimap)
+    print(metrics.to_table(matrix, names))
+    has_trimap = trimap is not None and not trimap.is_empty()
+    with prediction.clear_write_errors(self._logdir):
+      values = write_results(
+        matrix,
+        self._logdir,
+        self._writer,
+        step,
+        prefix,
+        self._tag,
+        names,
+        trimap if has_trimap else None,
+        self._crf,
+      )
+    path = os.path.join(self._logdir, f'miou_{step}.json')
+    print(f'{self._tag} of {matrix.num_images} images: {path}', flush=True)
+    if has_trimap:
+      print(trimap_lib.to_table(values['trimap']))
+      path = os.path.join(self._logdir, f'trimap_{step}')
+      print(f'Boundaries: {path}.json and .png', flush=True)
+    elif trimap is not None:
+      raise trimap.empty_error(f'--eval_split={dataset.split_name}')
+    return values
+
+  def _make_trimap(self, dataset):
+    widths, boundary = self._trimap_options
+    if widths is None:
+      return None
+    return trimap_lib.Trimap(
+      dataset.num_of_classes, dataset.ignore_label, widths, boundary
+    )
+
+
+class Evaluation:
+  """Evaluates checkpoints of one network from within its training.
+
+  The network is built once, with variables of its own.
+  """
+
+  def __init__(
+    self,
+    options,
+    dataset,
+    crop_size,
+    eval_logdir,
+    image_pyramid=None,
+    use_moving_averages=None,
+    strategy=None,
+  ):
+    """Builds the network; the weights come with `evaluate`.
+
+    Args:
+      options: ModelOptions of the training; their crop size gives way to
+        `crop_size`.
+      dataset: a data_generator.Dataset that is neither shuffled nor repeated,
+        with the same crop size.
+      crop_size: [height, width] that images are padded to.
+      eval_logdir: folder for the files of `write_results` and TensorBoard.
+      image_pyramid: see `prediction.Predictor`.
+      use_moving_averages: see `checkpoints.restore`.
+      strategy: see `prediction.Predictor`.
+
+    Raises:
+      InputError: the options cannot be built, or the folder not be written to.
+    """
+    self._recorder = _Recorder(
+      eval_logdir, metrics.predictions_tag([1.0], False)
+    )
+    self._dataset = dataset
+    self._predictor = prediction.Predictor(
+      options.replace(crop_size=list(crop_size)),
+      crop_size,
+      image_pyramid=image_pyramid,
+      use_moving_averages=use_moving_averages,
+      strategy=strategy,
+    )
+
+  def evaluate(self, prefix, step=None):
+    """Evaluates a checkpoint on the whole split.
+
+    Prints a table and writes it under `eval_logdir`, as `run` does.
+
+    Args:
+      prefix: the checkpoint.
+      step: its training step; None for the one in the file.
+
+    Returns:
+      The values of `write_results`, 'miou' among them.
+
+    Raises:
+      InputError: it is no checkpoint of this network, the split has no labels
+        or something in it is broken, or the results cannot be written.
+    """
+    stored_step = self._predictor.restore(prefix)
+    step = stored_step if step is None else step
+    return self._recorder.record(self._predictor, self._dataset, prefix, step)
+
+
 def run(job, eval_logdir, trimap_widths=None, trimap_boundary=trimap_lib.ANY):
   """Evaluates a checkpoint, or the checkpoints of a training run in turn.
 
@@ -154,46 +305,14 @@ def run(job, eval_logdir, trimap_widths=None, trimap_boundary=trimap_lib.ANY):
     InputError: something given is not acceptable; or no trimap holds a pixel
       that counts (the rest is written before).
   """
-  if trimap_widths is not None:
-    trimap_lib.check_options(trimap_widths, trimap_boundary)
-  tag = metrics.predictions_tag(job.eval_scales, job.add_flipped_images)
-  if job.crf is not None:
-    tag += '_crf'
-  values = writer = None
-  # Now rather than after an hour of waiting or evaluation.
-  with prediction.clear_write_errors(eval_logdir):
-    tf.io.gfile.makedirs(eval_logdir)
+  recorder = _Recorder(
+    eval_logdir,
+    metrics.predictions_tag(job.eval_scales, job.add_flipped_images),
+    job.crf,
+    trimap_widths,
+    trimap_boundary,
+  )
+  values = None
   for item in job.runs():
-    with prediction.clear_write_errors(eval_logdir):
-      writer = writer or tf.summary.create_file_writer(eval_logdir)
-    data = item.dataset
-    names = data.info.class_names
-    trimap = None
-    if trimap_widths is not None:
-      trimap = trimap_lib.Trimap(
-        data.num_of_classes, data.ignore_label, trimap_widths, trimap_boundary
-      )
-    matrix = evaluate(item.predict, data, trimap)
-    print(metrics.to_table(matrix, names))
-    has_trimap = trimap is not None and not trimap.is_empty()
-    with prediction.clear_write_errors(eval_logdir):
-      values = write_results(
-        matrix,
-        eval_logdir,
-        writer,
-        item.step,
-        item.prefix,
-        tag,
-        names,
-        trimap if has_trimap else None,
-        job.crf,
-      )
-    path = os.path.join(eval_logdir, f'miou_{item.step}.json')
-    print(f'{tag} of {matrix.num_images} images: {path}', flush=True)
-    if has_trimap:
-      print(trimap_lib.to_table(values['trimap']))
-      path = os.path.join(eval_logdir, f'trimap_{item.step}')
-      print(f'Boundaries: {path}.json and .png', flush=True)
-    elif trimap is not None:
-      raise trimap.empty_error(f'--eval_split={data.split_name}')
+    values = recorder.record(item.predict, item.dataset, item.prefix, item.step)
   return values

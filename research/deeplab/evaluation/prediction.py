@@ -10,10 +10,19 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from deeplab import checkpoints, common, inference, model
+from deeplab import (
+  checkpoint_files,
+  checkpoints,
+  common,
+  inference,
+  model,
+)
 from deeplab.common import InputError
 from deeplab.core import dense_crf
 from deeplab.datasets import data_generator
+
+# Least seconds between two looks for a new checkpoint.
+_POLL_SECS = 1
 
 _RANGES = {
   'interval_secs': common.NOT_NEGATIVE,
@@ -69,27 +78,41 @@ def checkpoint_paths(path, limit=0, interval_secs=300, timeout_secs=None):
     return
   if checkpoints.latest(path) is None:
     if limit == 1 and timeout_secs is None:
+      checkpoint_files.check_not_all_damaged(path)
       raise InputError(
         f'--checkpoint_dir={path} holds no checkpoint. Train first, or give '
         '--timeout_secs to wait for one.'
       )
     print(f'Waiting for a checkpoint in {path}.', flush=True)
-  found = tf.train.checkpoints_iterator(
-    path, min_interval_secs=interval_secs, timeout=timeout_secs
-  )
+  prefix, count = None, 0
   # Not asked for one more than the limit: it would wait for that one.
-  count = 0
   while limit <= 0 or count < limit:
-    prefix = next(found, None)
+    prefix = _wait_for_another(path, prefix, timeout_secs)
     if prefix is None:
       break
+    began = time.monotonic()
     yield prefix
     count += 1
+    if limit <= 0 or count < limit:
+      time.sleep(max(0, began + interval_secs - time.monotonic()))
   if not count:
     raise InputError(
       f'--checkpoint_dir={path}: no checkpoint appeared in {timeout_secs} '
       'seconds (--timeout_secs).'
     )
+
+
+def _wait_for_another(path, last, timeout_secs):
+  """The newest whole checkpoint once it is another one; None at the timeout."""
+  began = time.monotonic()
+  while True:
+    prefix = checkpoints.latest(path, known=last)
+    if prefix not in (None, last):
+      return prefix
+    waited = time.monotonic() - began
+    if timeout_secs is not None and waited + _POLL_SECS > timeout_secs:
+      return None
+    time.sleep(_POLL_SECS)
 
 
 @contextlib.contextmanager
@@ -119,6 +142,8 @@ class Predictor:
     add_flipped_images=False,
     image_pyramid=None,
     crf=None,
+    use_moving_averages=None,
+    strategy=None,
   ):
     """Builds the network; the weights come with `restore`.
 
@@ -129,17 +154,23 @@ class Predictor:
       add_flipped_images: average over the mirrored images too.
       image_pyramid: scales of the network's own image pyramid, or None.
       crf: dense_crf.Parameters to refine the probabilities with, or None.
+      use_moving_averages: see `checkpoints.restore`.
+      strategy: tf.distribute strategy over whose devices each batch is spread;
+        None for the default device.
 
     Raises:
       InputError: the options cannot be built, a scale is not positive, or
         there are both an image pyramid and several scales or flips.
     """
-    self._model = inference.build_predictor(
-      options,
-      eval_scales=eval_scales,
-      add_flipped_images=add_flipped_images,
-      image_pyramid=image_pyramid,
-    )
+    with strategy.scope() if strategy else contextlib.nullcontext():
+      self._model = inference.build_predictor(
+        options,
+        eval_scales=eval_scales,
+        add_flipped_images=add_flipped_images,
+        image_pyramid=image_pyramid,
+      )
+    self._strategy = strategy
+    self._use_moving_averages = use_moving_averages
     # One trace serves every batch: the last one may be smaller.
     signature = tf.TensorSpec([None, *crop_size, 3], tf.float32)
     self._predict = tf.function(self._labels, input_signature=[signature])
@@ -150,7 +181,9 @@ class Predictor:
     return self._outputs(images)[common.OUTPUT_TYPE]
 
   def _outputs(self, images):
-    return self._model(images, training=False)
+    if self._strategy is None:
+      return self._model(images, training=False)
+    return _spread(self._strategy, self._model, images)
 
   def restore(self, prefix):
     """Loads the weights of a checkpoint.
@@ -164,7 +197,10 @@ class Predictor:
     Raises:
       InputError: it is not a checkpoint of this network.
     """
-    print(checkpoints.restore(self._model, prefix))
+    report = checkpoints.restore(
+      self._model, prefix, use_moving_averages=self._use_moving_averages
+    )
+    print(report)
     return checkpoints.global_step(prefix)
 
   def __call__(self, images, sizes=None):
@@ -215,6 +251,35 @@ class Predictor:
         images, probabilities, sizes, strict=True
       )
     ]
+
+
+def _spread(strategy, network, images):
+  """Runs a network on all devices, each with a share of the batch.
+
+  Args:
+    strategy: tf.distribute strategy.
+    network: keras.Model that was built under it.
+    images: as it takes them; any number.
+
+  Returns:
+    What it gives for the whole batch.
+  """
+  number = strategy.num_replicas_in_sync
+  count = tf.shape(images)[0]
+  # Shares of the same size, none empty: the last image fills them up.
+  share = (count + number - 1) // number
+  images = tf.gather(images, tf.minimum(tf.range(share * number), count - 1))
+
+  def run():
+    first = tf.distribute.get_replica_context().replica_id_in_sync_group * share
+    return network(images[first : first + share], training=False)
+
+  return tf.nest.map_structure(
+    lambda value: tf.concat(strategy.experimental_local_results(value), axis=0)[
+      :count
+    ],
+    strategy.run(run),
+  )
 
 
 def label_batch(predict, batch):
@@ -290,6 +355,8 @@ class Job:
     add_flipped_images: average over the mirrored images too.
     image_pyramid: scales of the network's own image pyramid, or None.
     crf: dense_crf.Parameters to refine the probabilities with, or None.
+    use_moving_averages: see `checkpoints.restore`.
+    strategy: see `Predictor`.
     limit: stop after so many checkpoints; 0 for no end.
     interval_secs: least time between two checkpoints.
     timeout_secs: stop when no new checkpoint appeared for so long, or None.
@@ -303,6 +370,8 @@ class Job:
   add_flipped_images: bool = False
   image_pyramid: Sequence[float] | None = None
   crf: dense_crf.Parameters | None = None
+  use_moving_averages: bool | None = None
+  strategy: tf.distribute.Strategy | None = None
   limit: int = 0
   interval_secs: float = 300
   timeout_secs: float | None = None
@@ -338,6 +407,8 @@ class Job:
       self.add_flipped_images,
       self.image_pyramid,
       self.crf,
+      use_moving_averages=self.use_moving_averages,
+      strategy=self.strategy,
     )
     if self.crf is not None:
       print(f'Dense CRF: {self.crf}.')
