@@ -5,7 +5,9 @@
 
 Writes checkpoints in the official format, model_options.json,
 train_log.jsonl and TensorBoard summaries to --train_logdir. The same command
-goes on exactly where a run stopped. Several GPUs: --num_clones; a TPU: --tpu.
+goes on exactly where a run stopped; where it was told to stop (SIGTERM, Ctrl-C)
+the exit status is 75. Several GPUs: --num_clones; several hosts:
+--worker_hosts; a TPU: --tpu.
 """
 
 from absl import flags as absl_flags
@@ -13,17 +15,16 @@ from absl import flags as absl_flags
 from deeplab import checkpoints, flags, model_flags, stored_options
 from deeplab.common import InputError
 from deeplab.datasets import dataset_info
-from deeplab.training import config, loop
+from deeplab.training import config, loop, strategies, supervision
 
 FLAGS = flags.FLAGS
 
-# Official flags for training on several hosts, with the value that means one
-# host.
-_ONE_HOST = {
-  'num_replicas': 1,
-  'num_ps_tasks': 0,
-  'task': 0,
-  'startup_delay_steps': 15,
+# Official flags of asynchronous training, and why they have no other value.
+_ASYNCHRONOUS = {
+  'num_ps_tasks': 'there are no parameter servers: all replicas take each step '
+  'together, on variables of their own. Several hosts: --worker_hosts',
+  'startup_delay_steps': 'all replicas take each step together, so that none '
+  'starts later',
 }
 
 # Fields of TrainConfig that come from flags of the same name.
@@ -71,11 +72,28 @@ _CONFIG_FLAGS = (
   'keep_checkpoint_max',
   'save_summaries_secs',
   'save_summaries_images',
+  'save_retry_secs',
   'profile_logdir',
+  'profile_steps',
   'num_clones',
   'clone_on_cpu',
   'tpu',
   'seed',
+  'sync_batch_norm',
+  'gradient_accumulation_steps',
+  'mixed_precision',
+  'jit_compile',
+  'recompute_grad',
+  'moving_average_decay',
+  'max_nan_steps',
+  'max_read_retries',
+  'shard_by',
+  'data_service',
+  'eval_interval_steps',
+  'eval_split',
+  'eval_crop_size',
+  'keep_best_by',
+  'early_stopping_evals',
 )
 
 
@@ -85,6 +103,8 @@ def _define_flags():
   _define_schedule_flags()
   _define_loss_flags()
   _define_output_flags()
+  _define_evaluation_flags()
+  _define_step_flags()
   _define_device_flags()
   flags.require('train_logdir', 'dataset_dir')
 
@@ -98,7 +118,7 @@ def _define_data_flags():
     'train_crop_size', [513, 513], 'Size [height, width] of the crops.'
   )
   absl_flags.DEFINE_integer(
-    'train_batch_size', 8, 'Images a step, over all clones.'
+    'train_batch_size', 8, 'Images a step, over all clones of all hosts.'
   )
   real('min_scale_factor', 0.5, 'Smallest random scale.')
   real('max_scale_factor', 2.0, 'Largest random scale.')
@@ -184,19 +204,96 @@ def _define_output_flags():
   absl_flags.DEFINE_string(
     'profile_logdir', None, 'Folder for a TensorBoard profile of some steps.'
   )
+  flags.define_list(
+    'profile_steps', None, 'First and last step of the profile, as in 10,20.'
+  )
+  absl_flags.DEFINE_float(
+    'save_retry_secs',
+    300,
+    'Go on trying so long where a checkpoint cannot be written.',
+  )
+
+
+def _define_evaluation_flags():
+  integer, enum = absl_flags.DEFINE_integer, absl_flags.DEFINE_enum
+  integer(
+    'eval_interval_steps', None, 'Save and evaluate at multiples of this step.'
+  )
+  absl_flags.DEFINE_string('eval_split', 'val', 'Split to evaluate on.')
+  flags.define_list(
+    'eval_crop_size',
+    None,
+    'Size [height, width] that its images are padded to; unset: of training.',
+  )
+  enum(
+    'keep_best_by',
+    None,
+    config.KEEP_BEST_BY,
+    'Keep the checkpoint that is best by this, in --train_logdir/best.',
+  )
+  integer(
+    'early_stopping_evals',
+    0,
+    'End after so many evaluations without a better one; 0: never.',
+  )
+
+
+def _define_step_flags():
+  integer, boolean = absl_flags.DEFINE_integer, absl_flags.DEFINE_boolean
+  boolean(
+    'sync_batch_norm',
+    False,
+    'Statistics of batch norm, and the mean of the loss, over all clones.',
+  )
+  integer(
+    'gradient_accumulation_steps', 1, 'Parts that a clone takes its batch in.'
+  )
+  absl_flags.DEFINE_enum(
+    'mixed_precision',
+    None,
+    config.MIXED_PRECISION,
+    'Type of activations and gradients; unset: float32.',
+  )
+  boolean('jit_compile', False, 'Compile the step with XLA.')
+  boolean(
+    'recompute_grad', False, 'Compute blocks twice rather than keep them.'
+  )
+  absl_flags.DEFINE_float(
+    'moving_average_decay', 0.0, 'Of averages of the variables; 0: none.'
+  )
+  integer('max_nan_steps', 0, 'Steps with a loss that is not finite to skip.')
+  integer('max_read_retries', 3, 'Times to read again what cannot be read.')
 
 
 def _define_device_flags():
   integer, string = absl_flags.DEFINE_integer, absl_flags.DEFINE_string
-  integer('num_clones', 1, 'Number of GPUs of this host to use.')
+  integer('num_clones', 1, 'Number of GPUs of each host to use.')
   absl_flags.DEFINE_boolean(
     'clone_on_cpu', False, 'Use (virtual) CPU devices instead of GPUs.'
   )
   string('tpu', None, "Name or address of a TPU; 'local' on its own host.")
-  integer('num_replicas', 1, 'Several hosts: not supported yet.')
-  integer('startup_delay_steps', 15, 'Several hosts: not supported yet.')
-  integer('num_ps_tasks', 0, 'Several hosts: not supported yet.')
-  integer('task', 0, 'Several hosts: not supported yet.')
+  integer('num_replicas', 1, 'Number of hosts.')
+  integer('task', 0, 'Which of --worker_hosts this one is, from 0.')
+  flags.define_list(
+    'worker_hosts',
+    [],
+    'name:port of each host, the same on all of them; or set TF_CONFIG.',
+    str,
+  )
+  absl_flags.DEFINE_enum(
+    'shard_by',
+    None,
+    ['files', 'records'],
+    'What several hosts share of the input; unset: what suits the files.',
+  )
+  string('data_service', None, 'Address of a tf.data service for the input.')
+  integer(
+    'max_restarts',
+    10,
+    'Several hosts: new starts in a row without a new checkpoint.',
+  )
+  integer('num_ps_tasks', 0, 'Parameter servers: there are none.')
+  integer('startup_delay_steps', 15, 'Of asynchronous training: no effect.')
 
 
 def _model_options():
@@ -218,16 +315,26 @@ def _model_options():
 
 
 def main():
-  for name, value in _ONE_HOST.items():
-    if FLAGS[name].value != value:
-      raise InputError(
-        f'--{name}={FLAGS[name].value}: training on several hosts is not '
-        'supported yet. Several GPUs of one host: --num_clones.'
-      )
+  for name, reason in _ASYNCHRONOUS.items():
+    if FLAGS[name].value != FLAGS[name].default:
+      raise InputError(f'--{name}={FLAGS[name].value}: {reason}.')
+  cluster = strategies.find_cluster(
+    *(
+      FLAGS[name].value if flags.is_given(name) else None
+      for name in ('num_replicas', 'task')
+    ),
+    FLAGS.worker_hosts,
+  )
+  if cluster is not None and not supervision.is_supervised():
+    supervision.supervise(
+      lambda: checkpoints.latest(FLAGS.train_logdir), FLAGS.max_restarts
+    )
+    return
   loop.train(
     config.TrainConfig(
       model_options=_model_options(),
       dataset_name=FLAGS.dataset if flags.is_given('dataset') else None,
+      cluster=cluster,
       **{name: FLAGS[name].value for name in _CONFIG_FLAGS},
     )
   )

@@ -77,6 +77,7 @@ def _read_log(folder):
   return [json.loads(line) for line in lines]
 
 
+@pytest.mark.slow
 def test_loop_on_two_devices(tmp_path):
   """Runs, sees the same images as one device, and resumes exactly."""
   for name, clones in (('one', '1'), ('two', '2'), ('again', '2')):

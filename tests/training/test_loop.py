@@ -19,12 +19,18 @@ from deeplab import checkpoints, common, stored_options
 from deeplab.common import InputError
 from deeplab.datasets import data_generator
 from deeplab.training import config as config_lib
-from deeplab.training import loop, summaries
+from deeplab.training import loop, profiling, summaries
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 _DATA = _ROOT / 'tests' / 'testdata'
 _RECORDS = _DATA / 'voc_tfrecord'
-_TIMES = ('seconds', 'steps_per_sec', 'images_per_sec')
+_TIMES = (
+  'seconds',
+  'steps_per_sec',
+  'images_per_sec',
+  'input_secs',
+  'compute_secs',
+)
 
 
 def _make_config(folder, **changes):
@@ -297,8 +303,17 @@ def test_a_state_file_without_its_checkpoint(tmp_path):
 
 def test_a_profile_folder_that_cannot_be_written(tmp_path):
   (tmp_path / 'file').touch()
+  config = _make_config(tmp_path, profile_logdir=str(tmp_path / 'file' / 'x'))
   with pytest.raises(InputError, match='--profile_logdir'):
-    loop._Profiler(str(tmp_path / 'file' / 'x'), 0, 9)
+    profiling.Profiler(config, 0)
+
+
+def test_a_profile_of_steps_that_do_not_come(tmp_path):
+  config = _make_config(tmp_path, profile_steps=[50, 60])
+  with pytest.raises(
+    InputError, match='profile_steps=50,60: the training ends'
+  ):
+    profiling.Profiler(config, 0)
 
 
 def test_lines_of_the_log_that_are_none(tmp_path):

@@ -6,8 +6,15 @@ from collections.abc import Sequence
 from deeplab import common
 from deeplab.common import InputError, ModelOptions
 from deeplab.training import schedules
+from deeplab.training.strategies import Cluster
 
 OPTIMIZERS = ('momentum', 'adam')
+
+# Types that activations and gradients may have; variables stay float32.
+MIXED_PRECISION = ('bfloat16', 'float16')
+
+# Metrics of an evaluation that choose the best checkpoint.
+KEEP_BEST_BY = ('miou', 'pixel_accuracy', 'mean_accuracy')
 
 # What the numbers may be; those of the schedule are in `schedules`, those of
 # resizing and scaling in `input_preprocess`.
@@ -30,6 +37,15 @@ _RANGES = {
   'last_layer_gradient_multiplier': common.NOT_NEGATIVE,
   'weight_decay': common.NOT_NEGATIVE,
   'seed': common.Range(0, 2**31 - 1, whole=True),
+  'gradient_accumulation_steps': common.COUNT,
+  'moving_average_decay': common.SHARE,
+  'max_nan_steps': common.Range(0, whole=True),
+  'max_read_retries': common.Range(0, whole=True),
+  'eval_interval_steps': common.COUNT,
+  'eval_crop_size': common.COUNT,
+  'early_stopping_evals': common.Range(0, whole=True),
+  'save_retry_secs': common.NOT_NEGATIVE,
+  'profile_steps': common.COUNT,
 }
 
 
@@ -90,10 +106,41 @@ class TrainConfig:
     keep_checkpoint_max: checkpoints to keep, 0 for all.
     save_summaries_secs: seconds between TensorBoard summaries.
     save_summaries_images: also images, labels and predictions.
+    save_retry_secs: how long to go on trying where a checkpoint cannot be
+      written, before the run ends with an error.
     profile_logdir: folder for a TensorBoard profile of some steps.
-    num_clones: number of GPUs of this host, or of CPU devices.
+    profile_steps: [first, last] of these steps; None for five early ones if
+      there is a profile_logdir. The folder is train_logdir/profile by default.
+    num_clones: number of GPUs of a host, or of CPU devices.
     clone_on_cpu: use CPU devices although there are GPUs.
     tpu: name or address of a TPU, 'local' on its own host.
+    cluster: strategies.Cluster of several hosts, None for one. train_logdir is
+      a folder that all of them share.
+    sync_batch_norm: statistics of batch norm, and the mean of the loss, over
+      all replicas.
+    gradient_accumulation_steps: parts that a replica takes its batch in.
+    mixed_precision: 'bfloat16' or 'float16' for activations and gradients,
+      None for float32.
+    jit_compile: compile the step with XLA; on a TPU that is always so.
+    recompute_grad: keep the inputs of blocks alone for the backward pass, and
+      compute the rest again.
+    moving_average_decay: of moving averages of the variables, which the
+      checkpoints hold too; 0 for none.
+    max_nan_steps: steps with a loss or gradient that is not finite that a run
+      may skip.
+    max_read_retries: reading errors in a row that pass for transient.
+    shard_by: what several hosts share of the input: 'files', 'records' (the
+      same batches as one host) or None for what suits the number of files.
+    data_service: address of a tf.data service that prepares the batches.
+    eval_interval_steps: evaluate, and save, at multiples of this step; None for
+      never.
+    eval_split: split to evaluate on.
+    eval_crop_size: [height, width] that its images are padded to; None for the
+      training's crop_size.
+    keep_best_by: one of KEEP_BEST_BY: also keep the checkpoint that is best by
+      it, in train_logdir/best; None for none.
+    early_stopping_evals: end after so many evaluations without a better one;
+      0 for never.
     seed: what initial values, data order, augmentation and dropout are a
       function of.
   """
@@ -147,12 +194,32 @@ class TrainConfig:
   keep_checkpoint_max: int = 5
   save_summaries_secs: float = 600
   save_summaries_images: bool = False
+  save_retry_secs: float = 300
   profile_logdir: str | None = None
+  profile_steps: Sequence[int] | None = None
 
   num_clones: int = 1
   clone_on_cpu: bool = False
   tpu: str | None = None
+  cluster: Cluster | None = None
   seed: int = 0
+
+  sync_batch_norm: bool = False
+  gradient_accumulation_steps: int = 1
+  mixed_precision: str | None = None
+  jit_compile: bool = False
+  recompute_grad: bool = False
+  moving_average_decay: float = 0.0
+  max_nan_steps: int = 0
+  max_read_retries: int = 3
+  shard_by: str | None = None
+  data_service: str | None = None
+
+  eval_interval_steps: int | None = None
+  eval_split: str = 'val'
+  eval_crop_size: Sequence[int] | None = None
+  keep_best_by: str | None = None
+  early_stopping_evals: int = 0
 
   def __post_init__(self):
     common.check_ranges(vars(self), _RANGES)
@@ -160,6 +227,17 @@ class TrainConfig:
       raise InputError(
         f'optimizer must be one of {OPTIMIZERS}. Received: {self.optimizer!r}.'
       )
+    for name, values in (
+      ('mixed_precision', MIXED_PRECISION),
+      ('keep_best_by', KEEP_BEST_BY),
+    ):
+      value = getattr(self, name)
+      if value is not None and value not in values:
+        raise InputError(
+          f'{name} must be one of {", ".join(values)}. Received: {value!r}.'
+        )
+    self._check_evaluation()
+    self._check_profile()
     if self.model_options.crop_size is None:
       raise InputError('training needs a crop_size (--train_crop_size).')
     scopes = self.trainable_scopes
@@ -177,6 +255,37 @@ class TrainConfig:
     self._check_drop_path()
     # Its own checks, before anything is built.
     self.learning_rate()
+
+  def _check_evaluation(self):
+    """What chooses among evaluations has some."""
+    size = self.eval_crop_size
+    if size is not None and len(size) != 2:
+      raise InputError(
+        'eval_crop_size must be two integers, height and width. Received: '
+        f'{list(size)}.'
+      )
+    if self.early_stopping_evals and not self.keep_best_by:
+      raise InputError(
+        'early_stopping_evals needs to know what is better. Give '
+        '--keep_best_by as well. Received: early_stopping_evals='
+        f'{self.early_stopping_evals}.'
+      )
+    if self.eval_interval_steps is not None:
+      return
+    for name in ('keep_best_by', 'early_stopping_evals'):
+      if getattr(self, name):
+        raise InputError(
+          f'{name} needs evaluations. Give --eval_interval_steps as well. '
+          f'Received: {name}={getattr(self, name)}.'
+        )
+
+  def _check_profile(self):
+    steps = self.profile_steps
+    if steps is not None and (len(steps) != 2 or steps[0] > steps[1]):
+      raise InputError(
+        'profile_steps must be the first and the last step of the profile, '
+        f'such as 10,20. Received: {list(steps)}.'
+      )
 
   def _check_drop_path(self):
     """It is not asked for where it would be ignored."""

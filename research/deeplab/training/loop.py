@@ -1,27 +1,48 @@
 """The training loop."""
 
 import contextlib
-import os
+import re
 import time
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from deeplab import checkpoints, common, model, stored_options
+from deeplab import checkpoints, common, stored_options
 from deeplab.common import InputError
-from deeplab.core import feature_extractor
 from deeplab.datasets import data_generator
-from deeplab.training import strategies, summaries, train_step
+from deeplab.training import (
+  interruption,
+  profiling,
+  restoring,
+  step_guards,
+  strategies,
+  summaries,
+  train_step,
+  validation,
+)
 
 # Fewer images a batch than this give poor batch statistics; official advice.
 _MIN_BATCH_FOR_BATCH_NORM = 12
 
 _NUM_READERS = 2
 
-# Steps after the first that a profile leaves out, and the number it holds.
-_PROFILE_SKIP = 5
-_PROFILE_STEPS = 5
+# Seconds between attempts to write a checkpoint, at first and at most.
+_FIRST_WAIT, _MOST_WAIT = 1.0, 60.0
+
+# Time for the other hosts to end before the first one.
+_LEAVING_SECS = 5.0
+
+# What a collective operation fails with when another host is gone.
+_LOST_HOST = (
+  tf.errors.UnavailableError,
+  tf.errors.AbortedError,
+  tf.errors.CancelledError,
+  tf.errors.DeadlineExceededError,
+  tf.errors.InternalError,
+  tf.errors.UnknownError,
+  tf.errors.FailedPreconditionError,
+)
 
 
 def train(config):
@@ -36,10 +57,45 @@ def train(config):
   Raises:
     InputError: bad options or data, a checkpoint that does not fit, a loss
       that is not finite, or a folder that cannot be written.
+    interruption.Interrupted: a signal asked for the end, or another host is
+      gone. The same command goes on from the last checkpoint.
   """
   strategy = strategies.make_strategy(
-    config.num_clones, config.clone_on_cpu, config.tpu
+    config.num_clones, config.clone_on_cpu, config.tpu, config.cluster
   )
+  try:
+    with _lost_hosts(config), contextlib.ExitStack() as stack:
+      return _train(config, strategy, stack)
+  except interruption.Interrupted as end:
+    logging.warning('%s', end)
+    raise
+
+
+@contextlib.contextmanager
+def _lost_hosts(config):
+  """Turns errors about other hosts into an end that can be taken up again."""
+  try:
+    yield
+  except _LOST_HOST as error:
+    if config.cluster is None:
+      raise
+    lines = re.sub(r'\{\{.*?\}\}', '', error.message).splitlines()
+    reason = next((line for line in lines if 'abort' in line), lines[0])
+    raise interruption.Interrupted(
+      f'another host is gone: {reason.strip()} Started again, all hosts go on '
+      f'from {checkpoints.latest(config.train_logdir)}.'
+    ) from error
+
+
+def _train(config, strategy, stack):
+  stop = interruption.StopRequest()
+  stack.enter_context(stop.listen())
+  if config.jit_compile and strategy.num_replicas_in_sync > 1:
+    raise InputError(
+      '--jit_compile is for one device: XLA compiles no step across several '
+      f'GPUs or hosts, and all of it on a TPU. Received: {config.num_clones} '
+      f'devices on {len(config.cluster.hosts) if config.cluster else 1} hosts.'
+    )
   dataset = _make_dataset(config)
   _check_classes(config, dataset)
   step = train_step.TrainStep(config, strategy, dataset.ignore_label)
@@ -54,7 +110,7 @@ def train(config):
       config.train_batch_size,
       _MIN_BATCH_FOR_BATCH_NORM,
     )
-  restored = _restore(config, step)
+  restored = restoring.restore(config, step)
   start_step = int(step.global_step.numpy())
   if start_step >= config.training_number_of_steps:
     logging.info(
@@ -65,7 +121,14 @@ def train(config):
       config.training_number_of_steps,
     )
     return restored
-  _describe(config, dataset)
+  if step.mean_over_hosts(start_step) != start_step:
+    raise InputError(
+      f'this host finds step {start_step} in --train_logdir='
+      f'{config.train_logdir}, others another one. It must be a folder that '
+      'all hosts share.'
+    )
+  if _is_chief(config):
+    _describe(config, dataset)
   logging.info(
     'Training on %d images of split %r of %s, from step %d to %d.',
     dataset.num_examples,
@@ -74,8 +137,21 @@ def train(config):
     start_step,
     config.training_number_of_steps,
   )
-  with contextlib.ExitStack() as stack:
-    return _Run(config, dataset, step, start_step, stack).run()
+  logging.info(
+    '%d images in each step%s, on %d devices of %s',
+    config.train_batch_size,
+    f' in {config.gradient_accumulation_steps} parts'
+    if config.gradient_accumulation_steps > 1
+    else '',
+    strategy.num_replicas_in_sync,
+    f'{len(config.cluster.hosts)} hosts.' if config.cluster else 'one host.',
+  )
+  return _Run(config, dataset, step, start_step, stop, stack).run()
+
+
+def _is_chief(config):
+  """Whether this host writes the files of the run."""
+  return config.cluster is None or config.cluster.index == 0
 
 
 def _make_dataset(config):
@@ -98,6 +174,9 @@ def _make_dataset(config):
     should_repeat=True,
     keep_aspect_ratio=config.keep_aspect_ratio,
     seed=config.seed,
+    shard_by=config.shard_by,
+    data_service=config.data_service,
+    data_service_job=config.train_logdir,
   )
 
 
@@ -124,86 +203,27 @@ def _describe(config, dataset):
     ) from error
 
 
-# Restoring.
-
-
-def _restore(config, step):
-  """Restores the newest checkpoint, else the initial one, else nothing.
-
-  Returns:
-    The prefix of the checkpoint in train_logdir, None if there is none.
-  """
-  prefix = checkpoints.latest(config.train_logdir)
-  if prefix is not None:
-    if config.tf_initial_checkpoint:
-      logging.info(
-        'Ignoring --tf_initial_checkpoint=%s: %s exists.',
-        config.tf_initial_checkpoint,
-        prefix,
-      )
-    _check_slots(config, prefix, step)
-    logging.info('%s', checkpoints.restore(step.state(), prefix))
-    return prefix
-  if tf.io.gfile.exists(os.path.join(config.train_logdir, 'checkpoint')):
-    raise InputError(
-      f'--train_logdir={config.train_logdir} has a file called checkpoint, but '
-      'no complete checkpoint. Restore the model.ckpt files, or remove that '
-      'file to begin anew.'
-    )
-  if not config.tf_initial_checkpoint:
-    logging.info('Not initialising the model from a checkpoint.')
-    return None
-  exclude = []
-  if not config.initialize_last_layer:
-    exclude = model.get_extra_layer_scopes(
-      config.last_layers_contain_logits_only
-    )
-  backbone = feature_extractor.get_backbone(config.model_options.model_variant)
-  report = checkpoints.restore(
-    step.variables,
-    config.tf_initial_checkpoint,
-    exclude=exclude,
-    allow_missing=True,
-    initial_values=backbone.initial_values,
-  )
-  logging.info('%s', report)
-  return None
-
-
-def _check_slots(config, prefix, step):
-  """The checkpoint was written with the same optimiser and scopes."""
-  stored = checkpoints.read(prefix)
-  missing = sorted(
-    slot
-    for slot in step.optimizer.slots
-    if slot not in stored and slot.rpartition('/')[0] in stored
-  )
-  if missing:
-    raise InputError(
-      f'{prefix} has no state of --optimizer={config.optimizer} for '
-      f'{len(missing)} of its variables (such as {missing[0]}), so training '
-      'cannot go on from it. Give the optimizer and the --trainable_scopes it '
-      'was trained with, or another --train_logdir and this checkpoint as '
-      '--tf_initial_checkpoint.'
-    )
-
-
 # Running.
 
 
 class _Run:
   """One run from a step on: what happens between the compiled steps."""
 
-  def __init__(self, config, dataset, step, start_step, stack):
+  def __init__(self, config, dataset, step, start_step, stop, stack):
     self._config = config
     self._dataset = dataset
     self._step = step
     self._start_step = start_step
+    self._stop = stop
+    self._is_chief = _is_chief(config)
     self._last_saved = (start_step, time.monotonic())
-    self._log = summaries.TrainLog(config.train_logdir, start_step)
+    self._num_nan_steps = 0
+    self._log = summaries.TrainLog(
+      config.train_logdir, start_step, self._is_chief
+    )
     stack.callback(self._log.close)
     self._summaries = summaries.Summaries(
-      config.train_logdir, config.save_summaries_secs
+      config.train_logdir, config.save_summaries_secs, self._is_chief
     )
     stack.callback(self._summaries.close)
     self._progress = summaries.Progress(
@@ -213,43 +233,101 @@ class _Run:
       self._log.seconds,
     )
     stack.callback(self._progress.close)
-    self._profiler = _Profiler(
-      config.profile_logdir, start_step, config.training_number_of_steps
-    )
+    self._profiler = profiling.Profiler(config, start_step)
     stack.callback(self._profiler.close)
+    self._validation = None
+    if config.eval_interval_steps is not None:
+      self._validation = validation.Validation(config, self._is_chief)
 
   def run(self):
     """Runs to the last step; returns the prefix of its checkpoint."""
-    strategy = self._step.strategy
-    # Names are strings, which no accelerator takes; see _not_finite.
-    batches = strategy.experimental_distribute_dataset(
-      self._dataset.as_dataset(start_step=self._start_step).map(
-        lambda sample: {
-          key: sample[key] for key in (common.IMAGE, common.LABEL)
-        }
-      )
+    batches = self._batches(self._start_step)
+    run_step = self._step.compile(
+      batches.element_spec, jit_compile=self._config.jit_compile or None
     )
-    run_step = self._step.compile(batches.element_spec)
     total = self._config.training_number_of_steps
-    checked = None
+    before = None
     for number, batch in enumerate(
-      self._dataset.iterate(batches), self._start_step + 1
+      self._progress.wait_for(self._iterate(batches)), self._start_step + 1
     ):
       self._profiler.before(number)
-      metrics, predictions = run_step(batch[common.IMAGE], batch[common.LABEL])
+      metrics, predictions = run_step(
+        batch[common.IMAGE], batch[common.LABEL], self._stop.received
+      )
       # The step before: its loss is there, while this one may still run.
-      if checked is not None:
-        self._check_finite(*checked)
-      checked = (number, metrics)
+      stops = before is not None and self._check(*before)
+      before = (number, metrics)
       self._progress.advance()
       self._report(number, metrics, predictions, batch)
-      if number == total or self._save_due(number):
+      is_last = number == total
+      validates = self._validation is not None and (
+        is_last or self._validation.is_due(number)
+      )
+      if is_last or stops or validates or self._save_due(number):
         prefix = self._save(number, metrics)
-      if number == total:
+      if stops and not is_last:
+        self._leave(number)
+        raise interruption.Interrupted(
+          f'stopped at step {number} of {total}. Saved {prefix}; the same '
+          'command goes on from there.'
+        )
+      if validates:
+        # Not before the first host has written it.
+        self._step.mean_over_hosts(number)
+        if self._validation.evaluate(prefix, number) and not is_last:
+          logging.info(
+            'Stopped early: no better %s in %d evaluations.',
+            self._config.keep_best_by,
+            self._config.early_stopping_evals,
+          )
+          is_last = True
+      if is_last:
+        self._leave(number)
         logging.info('Finished: %s.', prefix)
         return prefix
     raise InputError(
       f'the split {self._config.train_split!r} ended before step {total}.'
+    )
+
+  def _leave(self, number):
+    """Ends together with the other hosts."""
+    self._step.mean_over_hosts(number)
+    if self._config.cluster is not None and self._is_chief:
+      # The first host serves the others, which hang if it is gone while they
+      # release what they hold.
+      time.sleep(_LEAVING_SECS)
+
+  def _batches(self, start_step):
+    """The distributed batches from a step on."""
+
+    def pipeline(context):
+      part, num_parts = context.input_pipeline_id, context.num_input_pipelines
+      if num_parts > 1:
+        logging.info(
+          'Input is shared among %d hosts %s.',
+          num_parts,
+          self._dataset.describe_sharding(part, num_parts),
+        )
+      batches = self._dataset.as_dataset(start_step, part, num_parts)
+      # Names are strings, which no accelerator takes; see _not_finite.
+      batches = batches.map(
+        lambda sample: {
+          key: sample[key] for key in (common.IMAGE, common.LABEL)
+        }
+      )
+      size = self._step.replica_batch_size
+      if size < self._config.train_batch_size // num_parts:
+        batches = batches.rebatch(size, drop_remainder=True)
+      return batches.prefetch(tf.data.AUTOTUNE)
+
+    return self._step.strategy.distribute_datasets_from_function(pipeline)
+
+  def _iterate(self, batches):
+    retries = self._config.max_read_retries
+    return self._dataset.iterate(
+      batches,
+      retry=lambda count: self._batches(self._start_step + count),
+      waits=[min(5.0**i, _MOST_WAIT) for i in range(retries)],
     )
 
   def _report(self, number, metrics, predictions, batch):
@@ -261,7 +339,11 @@ class _Run:
     if not (log_due or summary_due):
       return
     self._check_finite(number, metrics)
-    values = {name: float(value) for name, value in metrics.items()}
+    values = {
+      name: float(value)
+      for name, value in metrics.items()
+      if name != train_step.STOP
+    }
     if log_due:
       self._log.write(self._progress.log(number, values))
     if summary_due:
@@ -287,11 +369,16 @@ class _Run:
     )
 
   def _save(self, number, metrics):
+    """Writes a checkpoint, on the first host; returns its prefix."""
     self._check_finite(number, metrics)
+    self._last_saved = (number, time.monotonic())
+    config = self._config
+    if not self._is_chief:
+      return checkpoints.prefix_of(config.train_logdir, number)
     values = {
       name: variable.numpy() for name, variable in self._step.state().items()
     }
-    if self._config.model_options.quantize_delay_step > 0:
+    if config.model_options.quantize_delay_step > 0:
       values[checkpoints.QUANTIZATION_STEP] = np.int64(number)
     for name, value in values.items():
       # The loss of a step says nothing of the update that follows it.
@@ -299,22 +386,64 @@ class _Run:
         raise self._not_finite(
           number, metrics, f'the update of variable {name}'
         )
-    prefix = checkpoints.save(
-      self._config.train_logdir,
-      number,
-      values,
-      self._config.keep_checkpoint_max,
-    )
-    self._last_saved = (number, time.monotonic())
-    return prefix
+    deadline = time.monotonic() + config.save_retry_secs
+    wait = _FIRST_WAIT
+    while True:
+      try:
+        return checkpoints.save(
+          config.train_logdir, number, values, config.keep_checkpoint_max
+        )
+      except InputError as error:
+        if self._stop.received or time.monotonic() + wait > deadline:
+          raise
+        logging.warning('%s Trying again in %.0f seconds.', error, wait)
+        time.sleep(wait)
+        wait = min(2 * wait, _MOST_WAIT)
+
+  def _check(self, number, metrics):
+    """Looks at a finished step, once; returns whether to stop."""
+    self._check_finite(number, metrics)
+    if self._step.is_guarded and float(metrics[step_guards.SKIPPED]):
+      loss = float(metrics[train_step.TOTAL_LOSS])
+      # Gradients beyond half precision are what the scale of the loss is for.
+      scale = float(metrics.get(step_guards.LOSS_SCALE, 1.0))
+      if scale <= 1.0 or not np.isfinite(loss):
+        self._num_nan_steps += 1
+        if self._num_nan_steps > self._config.max_nan_steps:
+          raise self._not_finite(number, metrics, 'the loss or a gradient')
+        logging.warning(
+          'Step %d is skipped: its loss or a gradient is not finite. That was '
+          'number %d of --max_nan_steps=%d.',
+          number,
+          self._num_nan_steps,
+          self._config.max_nan_steps,
+        )
+    return float(metrics[train_step.STOP]) > 0
 
   def _check_finite(self, number, metrics):
-    if not np.isfinite(float(metrics[train_step.TOTAL_LOSS])):
+    loss = float(metrics[train_step.TOTAL_LOSS])
+    if not self._step.is_guarded and not np.isfinite(loss):
       raise self._not_finite(number, metrics, 'the loss')
 
   def _not_finite(self, number, metrics, what):
     """The error for a loss or an update that is NaN or infinite."""
-    # The order of the data is known: the batch is read again.
+    text = ''
+    if self._config.cluster is None and self._config.data_service is None:
+      text = self._describe_batch(number)
+    values = ', '.join(
+      f'{name} {float(value):g}'
+      for name, value in metrics.items()
+      if name != train_step.STOP
+    )
+    saved = checkpoints.latest(self._config.train_logdir)
+    return InputError(
+      f'{what} is not finite at step {number}: {values}. {text}'
+      f'Nothing of this step is saved; the last checkpoint is {saved}. '
+      'A smaller --base_learning_rate or a longer --slow_start_step may help.'
+    )
+
+  def _describe_batch(self, number):
+    """What was seen at a step: the order of the data is known."""
     batch = next(iter(self._dataset.as_dataset(start_step=number - 1)))
     labels, counts = np.unique(batch[common.LABEL].numpy(), return_counts=True)
     histogram = ', '.join(
@@ -323,53 +452,4 @@ class _Run:
     names = [
       name.decode(errors='replace') for name in batch[common.IMAGE_NAME].numpy()
     ]
-    values = ', '.join(
-      f'{name} {float(value):g}' for name, value in metrics.items()
-    )
-    saved = checkpoints.latest(self._config.train_logdir)
-    return InputError(
-      f'{what} is not finite at step {number}: {values}. '
-      f'Images: {", ".join(names)}. Pixels of each label: {histogram}. '
-      f'Nothing of this step is saved; the last checkpoint is {saved}. '
-      'A smaller --base_learning_rate or a longer --slow_start_step may help.'
-    )
-
-
-class _Profiler:
-  """A TensorBoard profile of a few steps."""
-
-  def __init__(self, folder, start_step, total_steps):
-    self._folder = folder
-    self._first = min(start_step + 1 + _PROFILE_SKIP, total_steps)
-    self._running = False
-    if folder:
-      # Now rather than when the profile has been taken.
-      with self._clear_errors():
-        tf.io.gfile.makedirs(folder)
-
-  @contextlib.contextmanager
-  def _clear_errors(self):
-    try:
-      yield
-    except (OSError, tf.errors.OpError) as error:
-      raise InputError(
-        f'--profile_logdir={self._folder}: cannot be written: '
-        f'{str(error).splitlines()[0]}. Give another folder.'
-      ) from error
-
-  def before(self, number):
-    """To be called before step `number`."""
-    if self._folder and number == self._first:
-      with self._clear_errors():
-        tf.profiler.experimental.start(self._folder)
-      self._running = True
-    elif self._running and number == self._first + _PROFILE_STEPS:
-      self.close()
-
-  def close(self):
-    """Ends and writes the profile, if one is being taken."""
-    if self._running:
-      self._running = False
-      with self._clear_errors():
-        tf.profiler.experimental.stop()
-      logging.info('Wrote a profile to %s.', self._folder)
+    return f'Images: {", ".join(names)}. Pixels of each label: {histogram}. '

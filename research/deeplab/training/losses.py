@@ -1,5 +1,9 @@
 """Losses of the training step."""
 
+import functools
+import typing
+from collections.abc import Callable
+
 import tensorflow as tf
 
 # Below this many pixels (none, that is) the loss is zero; official guard
@@ -17,6 +21,7 @@ def softmax_cross_entropy_loss_for_each_scale(
   hard_example_mining_step=0,
   top_k_percent_pixels=1.0,
   global_step=0,
+  batch=None,
 ):
   """Softmax cross entropy of each scale's logits.
 
@@ -25,6 +30,11 @@ def softmax_cross_entropy_loss_for_each_scale(
   `top_k_percent_pixels` below 1 only the pixels with the largest losses count,
   and the divisor is the number of those whose loss is not zero. A batch of
   ignored pixels alone has loss 0 and gradient 0.
+
+  Where the images are a part of a batch, `batch` makes the mean over all parts'
+  losses the loss of the whole batch: each divides by the number of pixels that
+  a part has on average. Which pixels have the largest losses is known of a part
+  alone; the divisor is its own then.
 
   Args:
     scales_to_logits: {name of the scale: float32 [batch, h, w, num_classes]}.
@@ -38,6 +48,7 @@ def softmax_cross_entropy_loss_for_each_scale(
       from 1 to `top_k_percent_pixels` until this step; 0 for no ramp.
     top_k_percent_pixels: share in 0..1 of the pixels that count.
     global_step: integer or integer tensor, number of finished steps.
+    batch: a Batch that `labels` are a part of; None for the whole of it.
 
   Returns:
     {name of the scale: float32 scalar}.
@@ -48,11 +59,8 @@ def softmax_cross_entropy_loss_for_each_scale(
       logits = tf.raw_ops.ResizeBilinear(
         images=logits, size=_size(labels), align_corners=True
       )
-      scaled_labels = labels
-    else:
-      scaled_labels = tf.raw_ops.ResizeNearestNeighbor(
-        images=labels, size=_size(logits), align_corners=True
-      )
+    resize = functools.partial(_resize_labels, size=_size(logits))
+    scaled_labels = labels if upsample_logits else resize(labels)
     pixel_losses, keep_mask = _pixel_losses(
       tf.reshape(logits, [-1, num_classes]),
       tf.reshape(scaled_labels, [-1]),
@@ -68,8 +76,34 @@ def softmax_cross_entropy_loss_for_each_scale(
       )
       pixel_losses = _largest(pixel_losses, count)
       keep_mask = tf.cast(tf.not_equal(pixel_losses, 0.0), tf.float32)
-    losses[scale] = _mean_of_present(pixel_losses, keep_mask)
+    num_present = tf.reduce_sum(keep_mask)
+    if batch is not None and top_k_percent_pixels == 1.0:
+      all_labels = batch.labels if upsample_logits else resize(batch.labels)
+      kept = tf.cast(tf.not_equal(all_labels, ignore_label), tf.float32)
+      num_present = batch.mean(tf.reduce_sum(kept) / batch.num_parts)
+    losses[scale] = _mean_of_present(pixel_losses, num_present)
   return losses
+
+
+class Batch(typing.NamedTuple):
+  """The batch that a replica sees in parts.
+
+  Attributes:
+    labels: int32 [batch, height, width, 1], those of all parts.
+    num_parts: number of the parts, of one size.
+    mean: function of a scalar tensor, its mean over the replicas; or one that
+      returns it as it is, where each replica has a loss of its own.
+  """
+
+  labels: tf.Tensor
+  num_parts: int
+  mean: Callable
+
+
+def _resize_labels(labels, size):
+  return tf.raw_ops.ResizeNearestNeighbor(
+    images=labels, size=size, align_corners=True
+  )
 
 
 def _size(images):
@@ -121,7 +155,6 @@ def _largest(losses, count):
   return tf.where(tf.range(tf.size(losses)) < count, losses, 0.0)
 
 
-def _mean_of_present(losses, keep_mask):
-  num_present = tf.reduce_sum(keep_mask)
+def _mean_of_present(losses, num_present):
   loss = tf.reduce_sum(losses) / tf.maximum(_MIN_PIXELS, num_present)
   return tf.cast(num_present > 0, tf.float32) * loss

@@ -156,3 +156,60 @@ class Adam(_Optimizer):
       strategy.extended.update(
         power, lambda p, b: p.assign(p * b), args=(beta,), group=False
       )
+
+
+class MovingAverages:
+  """Averages of variables over the steps, tf.train.ExponentialMovingAverage.
+
+  a = d * a + (1 - d) * w with d = min(decay, (1 + step) / (10 + step)), as
+  slim's trainers take them. Create it under the variables' strategy.
+
+  Attributes:
+    slots: {'<variable>/ExponentialMovingAverage': tf.Variable}.
+  """
+
+  SUFFIX = 'ExponentialMovingAverage'
+
+  def __init__(self, variables, decay):
+    """Starts at zero; see `start`.
+
+    Args:
+      variables: {official name: variable}; may be empty.
+      decay: in 0..1.
+    """
+    self._decay = decay
+    self._variables = variables
+    self.slots = {
+      f'{name}/{self.SUFFIX}': _zeros_like(variable, f'{name}/{self.SUFFIX}')
+      for name, variable in variables.items()
+    }
+
+  def start(self):
+    """Takes the present values of the variables."""
+    for name, variable in self._variables.items():
+      self.slots[f'{name}/{self.SUFFIX}'].assign(variable)
+
+  def update(self, step):
+    """Takes the variables in; to be called in a replica.
+
+    Args:
+      step: int64 scalar tensor, the number of finished steps.
+    """
+    if not self.slots:
+      return
+    step = tf.cast(step, tf.float32)
+    decay = tf.minimum(self._decay, (1.0 + step) / (10.0 + step))
+    tf.distribute.get_replica_context().merge_call(
+      self._update_replicas, args=(decay,)
+    )
+
+  def _update_replicas(self, strategy, decay):
+    for name, variable in self._variables.items():
+      strategy.extended.update(
+        self.slots[f'{name}/{self.SUFFIX}'],
+        lambda average, value, decay: average.assign_sub(
+          (1.0 - decay) * (average - value)
+        ),
+        args=(variable, decay),
+        group=False,
+      )

@@ -1,6 +1,7 @@
 """What a training run leaves to read: log file, progress bar, TensorBoard."""
 
 import json
+import math
 import os
 import sys
 import time
@@ -37,8 +38,22 @@ class TrainLog:
     seconds: seconds of training until the last line that was kept.
   """
 
-  def __init__(self, folder, start_step):
+  def __init__(self, folder, start_step, writes=True):
+    """Opens the file.
+
+    Args:
+      folder: where it is.
+      start_step: number of finished steps.
+      writes: whether this host is the one that writes.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
     self.path = os.path.join(folder, LOG_FILE)
+    self.seconds = 0.0
+    self._file = None
+    if not writes:
+      return
     try:
       lines = self._kept_lines(start_step)
       atomic_files.write(
@@ -47,7 +62,8 @@ class TrainLog:
       self._file = open(self.path, 'a', encoding='utf-8')  # noqa: SIM115
     except (OSError, tf.errors.OpError) as error:
       raise _cannot_write(self.path, error) from error
-    self.seconds = lines[-1]['seconds'] if lines else 0.0
+    if lines:
+      self.seconds = lines[-1]['seconds']
 
   def _kept_lines(self, start_step):
     if not os.path.exists(self.path):
@@ -66,11 +82,17 @@ class TrainLog:
     return lines
 
   def write(self, line):
-    """Appends {'step': ..., 'seconds': ..., ...}.
+    """Appends {'step': ..., 'seconds': ..., ...}, null for NaN.
 
     Raises:
       InputError: the file cannot be written.
     """
+    if self._file is None:
+      return
+    line = {
+      name: value if math.isfinite(value) else None
+      for name, value in line.items()
+    }
     try:
       self._file.write(json.dumps(line) + '\n')
       self._file.flush()
@@ -79,7 +101,8 @@ class TrainLog:
 
   def close(self):
     """Closes the file."""
-    self._file.close()
+    if self._file is not None:
+      self._file.close()
 
 
 class Progress:
@@ -98,6 +121,7 @@ class Progress:
     self._total = total_steps
     self._start = time.monotonic() - seconds
     self._logged = (start_step, time.monotonic())
+    self._waited = 0.0
     self._bar = tqdm.tqdm(
       total=total_steps,
       initial=start_step,
@@ -105,6 +129,17 @@ class Progress:
       dynamic_ncols=True,
       disable=not sys.stderr.isatty(),
     )
+
+  def wait_for(self, batches):
+    """Yields the batches, and takes the time that each is waited for."""
+    iterator = iter(batches)
+    while True:
+      start = time.monotonic()
+      batch = next(iterator, None)
+      self._waited += time.monotonic() - start
+      if batch is None:
+        return
+      yield batch
 
   def advance(self):
     """Counts a step."""
@@ -124,12 +159,18 @@ class Progress:
     now = time.monotonic()
     last_step, last_time = self._logged
     self._logged = (step, now)
-    steps_per_sec = (step - last_step) / max(now - last_time, 1e-9)
+    steps = step - last_step
+    seconds = max(now - last_time, 1e-9)
+    steps_per_sec = steps / seconds
+    waited, self._waited = min(self._waited, seconds), 0.0
     line = {
       'step': step,
       **metrics,
       'steps_per_sec': round(steps_per_sec, 4),
       'images_per_sec': round(steps_per_sec * self._batch_size, 3),
+      # Of each step: until its batch was there, and from then on.
+      'input_secs': round(waited / steps, 5),
+      'compute_secs': round((seconds - waited) / steps, 5),
       'seconds': round(now - self._start, 3),
     }
     loss = metrics[train_step.TOTAL_LOSS]
@@ -137,13 +178,14 @@ class Progress:
       left = tqdm.tqdm.format_interval((self._total - step) / steps_per_sec)
       logging.info(
         'step %d/%d: loss %.4f, learning rate %.3g, %.3g steps/s, '
-        '%.3g images/s, %s left',
+        '%.3g images/s (%.0f%% waiting for input), %s left',
         step,
         self._total,
         loss,
         metrics[train_step.LEARNING_RATE],
         steps_per_sec,
         line['images_per_sec'],
+        100 * waited / seconds,
         left,
       )
     else:
@@ -161,14 +203,23 @@ class Progress:
 class Summaries:
   """TensorBoard summaries under the official tags, now and then."""
 
-  def __init__(self, folder, interval_secs):
+  def __init__(self, folder, interval_secs, writes=True):
+    """Opens the file.
+
+    Args:
+      folder: where it is.
+      interval_secs: seconds between two of them.
+      writes: whether this host is the one that writes.
+    """
     self._folder = folder
     self._interval = interval_secs
     self._last = None
-    self._writer = tf.summary.create_file_writer(folder)
+    self._writer = tf.summary.create_file_writer(folder) if writes else None
 
   def due(self):
     """Whether it is time: at the first step, then every interval."""
+    if self._writer is None:
+      return False
     return self._last is None or time.monotonic() - self._last > self._interval
 
   def write(self, step, metrics, variables, images=None):
@@ -183,6 +234,8 @@ class Summaries:
     Raises:
       InputError: the file cannot be written.
     """
+    if self._writer is None:
+      return
     self._last = time.monotonic()
     try:
       with self._writer.as_default(step=step):
@@ -199,7 +252,8 @@ class Summaries:
 
   def close(self):
     """Closes the file."""
-    self._writer.close()
+    if self._writer is not None:
+      self._writer.close()
 
 
 def sample_images(images, labels, predictions, num_classes):

@@ -1,0 +1,107 @@
+"""Starts a worker of several hosts again when it ends before its training.
+
+TensorFlow cannot take a host back into a running training: when one is gone
+all processes must begin anew, and some end without a chance to say so. So the
+training is a process below this one, which starts it again.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from absl import logging
+
+from deeplab.training.interruption import RESUMABLE_STATUS
+
+# Set in the process that trains.
+_MARK = 'DEEPLAB_SUPERVISED'
+
+# Seconds between an end and the new start, at first and at most.
+_FIRST_WAIT, _MOST_WAIT = 1.0, 30.0
+
+
+def is_supervised() -> bool:
+  """Whether this process is the one that trains."""
+  return _MARK in os.environ
+
+
+def supervise(progress: Callable[[], object], max_restarts: int):
+  """Runs the command line of this process again and again.
+
+  A training that was interrupted, or killed by a signal (as TensorFlow does
+  itself where it loses a host), is started again; one that ended well or with
+  an error is not. SIGTERM and SIGINT go on to it, and then its end is the end.
+
+  Args:
+    progress: function whose value changes as the training goes on, such as the
+      newest checkpoint.
+    max_restarts: so many starts in a row without progress are the last.
+
+  Raises:
+    SystemExit: with the status of the training, unless it ended well.
+  """
+  before, failures = progress(), 0
+  while True:
+    status, is_stopped = _run_once()
+    resumes = status == RESUMABLE_STATUS or status < 0
+    if is_stopped or not resumes:
+      if status:
+        sys.exit(status if status > 0 else 128 - status)
+      return
+    now = progress()
+    failures = failures + 1 if now == before else 0
+    before = now
+    if failures > max_restarts:
+      logging.error(
+        'The training ended %d times in a row without a new checkpoint; the '
+        'last one is %s.',
+        failures,
+        now,
+      )
+      sys.exit(RESUMABLE_STATUS)
+    wait = min(_FIRST_WAIT * 2**failures, _MOST_WAIT)
+    logging.warning(
+      'The training ended with status %d. Starting it again in %.0f seconds.',
+      status,
+      wait,
+    )
+    time.sleep(wait)
+
+
+def _run_once():
+  """Runs the training; returns its status, and whether it was told to end."""
+  process = subprocess.Popen(
+    [sys.executable, *sys.argv],
+    env={**os.environ, _MARK: str(os.getpid())},
+    preexec_fn=_end_with_parent,
+  )
+  is_stopped = False
+
+  def pass_on(number, frame):
+    nonlocal is_stopped
+    is_stopped = True
+    with contextlib.suppress(ProcessLookupError):
+      process.send_signal(signal.SIGTERM)
+
+  before = {
+    number: signal.signal(number, pass_on)
+    for number in (signal.SIGTERM, signal.SIGINT)
+  }
+  try:
+    return process.wait(), is_stopped
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+
+def _end_with_parent():
+  """Ends the process below when this one is killed, where Linux runs."""
+  with contextlib.suppress(OSError, AttributeError):
+    import ctypes
+
+    # PR_SET_PDEATHSIG of prctl(2).
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)

@@ -1,0 +1,141 @@
+"""Ends that the same command takes up again, and faults it gets over."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import training_process
+
+from deeplab import checkpoints
+from deeplab.common import InputError
+from deeplab.training import interruption, loop
+
+_SHORT = {
+  'train_batch_size': 2,
+  'training_number_of_steps': 4,
+  'fine_tune_batch_norm': False,
+}
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends(number, tmp_path):
+  process = training_process.start(
+    tmp_path, train_batch_size=2, training_number_of_steps=100_000
+  )
+  log = tmp_path / 'train_log.jsonl'
+  while not (log.exists() and log.read_text()) and process.poll() is None:
+    time.sleep(0.1)
+  process.send_signal(number)
+  output = process.communicate()[0]
+  assert process.returncode == interruption.RESUMABLE_STATUS, output[-3000:]
+  last = checkpoints.latest(str(tmp_path))
+  step = checkpoints.global_step(last)
+  assert f'stopped at step {step} of 100000. Saved {last}' in output
+  assert len(log.read_text().splitlines()) == step
+
+
+def test_only_the_first_signal_is_taken(capsys):
+  before = signal.getsignal(signal.SIGINT)
+  stop = interruption.StopRequest()
+  with stop.listen():
+    signal.raise_signal(signal.SIGINT)
+    assert stop.received
+    with pytest.raises(KeyboardInterrupt):
+      signal.raise_signal(signal.SIGINT)
+  assert signal.getsignal(signal.SIGINT) == before
+
+
+@pytest.fixture
+def failing_saves(monkeypatch):
+  """The first saves fail, as many as the list that it gives says."""
+  save, left, waits = checkpoints.save, [], []
+
+  def save_or_fail(*arguments):
+    if left:
+      left.pop()
+      raise InputError('no space left')
+    return save(*arguments)
+
+  monkeypatch.setattr(checkpoints, 'save', save_or_fail)
+  monkeypatch.setattr(loop.time, 'sleep', waits.append)
+  return left, waits
+
+
+def test_a_save_that_fails_is_tried_again(failing_saves, tmp_path):
+  left, waits = failing_saves
+  left += [None] * 2
+  prefix = loop.train(training_process.make_config(tmp_path, **_SHORT))
+  assert waits == [1, 2]
+  assert checkpoints.global_step(prefix) == 4
+
+
+def test_a_save_that_goes_on_failing_ends_the_run(failing_saves, tmp_path):
+  left, waits = failing_saves
+  left += [None] * 5
+  config = training_process.make_config(
+    tmp_path, save_retry_secs=0, save_interval_steps=2, **_SHORT
+  )
+  with pytest.raises(InputError, match='no space left'):
+    loop.train(config)
+  assert not waits
+  assert checkpoints.latest(str(tmp_path)) is None
+
+
+def test_a_host_that_is_lost_is_an_interruption(tmp_path):
+  import tensorflow as tf
+
+  from deeplab.training import strategies
+
+  config = training_process.make_config(tmp_path)
+  cluster = strategies.Cluster(('a:1', 'b:2'), 0)
+  error = tf.errors.UnavailableError(None, None, 'gone')
+  with pytest.raises(tf.errors.UnavailableError), loop._lost_hosts(config):
+    raise error
+  config = config.replace(cluster=cluster)
+  with (
+    pytest.raises(interruption.Interrupted, match='another host is gone: gone'),
+    loop._lost_hosts(config),
+  ):
+    raise error
+
+
+_SUPERVISED = """
+import os, pathlib, sys, time
+from deeplab.training import supervision
+folder, plan = pathlib.Path(sys.argv[1]), sys.argv[2].split(',')
+if supervision.is_supervised():
+  runs = len(list(folder.iterdir()))
+  (folder / str(runs)).touch()
+  status = int(plan[runs])
+  if status < 0:
+    os.kill(os.getpid(), -status)
+    time.sleep(60)
+  os._exit(status)
+progress = (lambda: len(list(folder.iterdir()))) if plan[-1] == 'on' else int
+supervision._FIRST_WAIT = 0.01
+supervision.supervise(progress, 2)
+"""
+
+
+@pytest.mark.parametrize(
+  'plan, status, runs',
+  [
+    ('75,-6,-9,75,0,on', 0, 5),
+    ('75,1,on', 1, 2),
+    ('75,75,75,75,75,off', 75, 3),
+  ],
+)
+def test_a_worker_is_started_again(plan, status, runs, tmp_path):
+  script = tmp_path / 'script.py'
+  script.write_text(_SUPERVISED)
+  folder = tmp_path / 'runs'
+  folder.mkdir()
+  done = subprocess.run(
+    [sys.executable, str(script), str(folder), plan],
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == status, done.stderr
+  assert len(list(folder.iterdir())) == runs
