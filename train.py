@@ -10,9 +10,11 @@ the exit status is 75. Several GPUs: --num_clones; several hosts:
 --worker_hosts; a TPU: --tpu.
 """
 
+import os
+
 from absl import flags as absl_flags
 
-from deeplab import checkpoints, flags, model_flags, stored_options
+from deeplab import checkpoints, common, flags, model_flags, stored_options
 from deeplab.common import InputError
 from deeplab.datasets import dataset_info
 from deeplab.training import config, loop, strategies, supervision
@@ -314,10 +316,37 @@ def _model_options():
   return options
 
 
+def _check_idle_flags():
+  """Refuses flags that nothing else gives a meaning to."""
+  for needed, is_there, names in (
+    (
+      '--eval_interval_steps',
+      FLAGS.eval_interval_steps is not None,
+      ('eval_split', 'eval_crop_size', 'keep_best_by', 'early_stopping_evals'),
+    ),
+    (
+      '--worker_hosts (or TF_CONFIG)',
+      FLAGS.worker_hosts or 'TF_CONFIG' in os.environ,
+      ('max_restarts', 'shard_by'),
+    ),
+  ):
+    for name in names:
+      if flags.is_given(name) and not is_there:
+        raise InputError(
+          f'--{name}={FLAGS[name].value} has no effect without {needed}. Give '
+          'that as well, or leave it out.'
+        )
+  common.check_ranges(
+    {'--max_restarts': FLAGS.max_restarts},
+    {'--max_restarts': common.Range(0, whole=True)},
+  )
+
+
 def main():
   for name, reason in _ASYNCHRONOUS.items():
     if FLAGS[name].value != FLAGS[name].default:
       raise InputError(f'--{name}={FLAGS[name].value}: {reason}.')
+  _check_idle_flags()
   cluster = strategies.find_cluster(
     *(
       FLAGS[name].value if flags.is_given(name) else None

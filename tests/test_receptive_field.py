@@ -11,6 +11,8 @@ from deeplab.slim.nets import resnet_utils
 
 def _network(**changes):
   """One whose fully connected layers and ASPP are thin."""
+  if not {'model_variant', 'aspp_with_batch_norm'} & {*changes}:
+    changes.setdefault('vgg_fc_filters', 4)
   return model.build_model(
     common.ModelOptions(
       **{
@@ -20,7 +22,6 @@ def _network(**changes):
         'model_variant': 'vgg_16',
         'aspp_with_batch_norm': False,
         'aspp_convs_filters': 4,
-        'vgg_fc_filters': 4,
         **changes,
       }
     )

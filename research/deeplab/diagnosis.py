@@ -21,7 +21,7 @@ from deeplab.core import dense_prediction_cell, feature_extractor
 _SLOT = re.compile(
   r'/(Momentum|Adam|Adam_1|ExponentialMovingAverage|biased|local_step)$'
   r'|^(beta1_power|beta2_power|global_step|fake_quantization_step'
-  r'|number_of_moving_averages)$'
+  r'|number_of_moving_averages|loss_scale(/good_steps)?)$'
 )
 
 # Small, and at a stride and size that every backbone can be built with.

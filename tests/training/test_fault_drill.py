@@ -103,16 +103,18 @@ class _Drill:
     for process in self._processes:
       assert process.wait(120) == 0, self.tails()
 
+  def logs(self):
+    """What each host wrote."""
+    return [self._log(index).read_text() for index in range(len(self._hosts))]
+
   def tails(self):
     """The ends of the logs."""
-    return [
-      self._log(index).read_text()[-2000:] for index in range(len(self._hosts))
-    ]
+    return [text[-2000:] for text in self.logs()]
 
   def starts(self):
     """The steps that a run of the first host began from."""
-    text = self._log(0).read_text()
-    return [int(step) for step in re.findall(r'from step (\d+) to', text)]
+    found = re.findall(r'from step (\d+) to', self.logs()[0])
+    return [int(step) for step in found]
 
 
 @pytest.mark.slow
@@ -126,12 +128,12 @@ def test_kills_at_random_moments(num_hosts, tmp_path):
   plain.finish()
   moments = random.Random(num_hosts)
   drill = _Drill(disturbed, num_hosts)
-  reached = [0]
+  kills = []
   for _ in range(10):
     step = max(drill.curve(), default=0)
     drill.wait_for(min(step + moments.randrange(1, 20), _STEPS - 20))
     time.sleep(moments.uniform(0, 0.5))
-    reached.append(max(drill.curve()))
+    kills.append((len(drill.starts()), max(drill.curve())))
     number = moments.choice([signal.SIGKILL, signal.SIGTERM])
     drill.kill(moments.randrange(num_hosts), number)
     time.sleep(moments.uniform(0.5, 3))
@@ -139,14 +141,15 @@ def test_kills_at_random_moments(num_hosts, tmp_path):
   starts = drill.starts()
   assert len(starts) >= 5, 'most kills ended a run'
   # Whatever a run began from, no more than an interval before it was lost.
-  assert starts == sorted(starts)
-  for step in reached:
-    nearest = min(
-      (s for s in starts[1:] if s > step - 2 * _INTERVAL), default=None
-    )
-    assert nearest is None or nearest > step - 2 * _INTERVAL
+  # A kill may come before the run that it ends has begun, or too late.
+  lost = [
+    reached - starts[number]
+    for number, reached in kills
+    if number < len(starts)
+  ]
+  assert len(lost) >= 5 and max(lost) <= _INTERVAL, (kills, starts)
   expected, found = plain.curve(), drill.curve()
   assert expected.keys() == found.keys() == set(range(1, _STEPS + 1))
   for step, line in expected.items():
     assert found[step] == pytest.approx(line, rel=1e-5), step
-  assert 'damaged' not in drill.tails()[0]
+  assert all('damaged' not in text for text in drill.logs())

@@ -1,5 +1,8 @@
 """Ends that the same command takes up again, and faults it gets over."""
 
+import json
+import math
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +13,7 @@ import training_process
 
 from deeplab import checkpoints
 from deeplab.common import InputError
-from deeplab.training import interruption, loop
+from deeplab.training import interruption, loop, profiling, summaries
 
 _SHORT = {
   'train_batch_size': 2,
@@ -36,12 +39,15 @@ def test_a_signal_saves_and_ends(number, tmp_path):
   assert len(log.read_text().splitlines()) == step
 
 
-def test_only_the_first_signal_is_taken(capsys):
+def test_a_request_may_come_twice(monkeypatch):
+  """To a process, and to the group that it is in; later ones are others."""
   before = signal.getsignal(signal.SIGINT)
   stop = interruption.StopRequest()
   with stop.listen():
     signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
     assert stop.received
+    monkeypatch.setattr(interruption, '_ONE_REQUEST_SECS', -1)
     with pytest.raises(KeyboardInterrupt):
       signal.raise_signal(signal.SIGINT)
   assert signal.getsignal(signal.SIGINT) == before
@@ -139,3 +145,53 @@ def test_a_worker_is_started_again(plan, status, runs, tmp_path):
   )
   assert done.returncode == status, done.stderr
   assert len(list(folder.iterdir())) == runs
+
+
+_STOPPED = """
+import os, sys, time
+from deeplab.training import interruption, supervision
+if supervision.is_supervised():
+  with interruption.StopRequest().listen():
+    open(sys.argv[1], 'w').close()
+    time.sleep(3)
+  os._exit(int(sys.argv[2]))
+supervision.supervise(int, 2)
+"""
+
+
+@pytest.mark.parametrize('status', [75, 143])
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_supervisor_that_is_told_to_end(number, status, tmp_path):
+  script = tmp_path / 'script.py'
+  script.write_text(_STOPPED)
+  started = tmp_path / 'started'
+  process = subprocess.Popen(
+    [sys.executable, str(script), str(started), str(status)],
+    start_new_session=True,
+  )
+  while not started.exists() and process.poll() is None:
+    time.sleep(0.05)
+  # As a terminal or a cluster does it: to all of the group.
+  os.killpg(process.pid, number)
+  assert process.wait(60) == interruption.RESUMABLE_STATUS
+
+
+def test_a_log_that_cannot_be_written_is_no_end(tmp_path, caplog):
+  log = summaries.TrainLog(str(tmp_path), 0)
+  path = tmp_path / summaries.LOG_FILE
+  log.write({'step': 1, 'seconds': 1.0})
+  path.unlink()
+  path.mkdir()
+  log.write({'step': 2, 'seconds': 2.0, 'loss': math.nan})
+  assert 'cannot be written' in caplog.text
+  path.rmdir()
+  log.write({'step': 3, 'seconds': 3.0})
+  lines = [json.loads(line) for line in path.read_text().splitlines()]
+  assert [line['step'] for line in lines] == [2, 3]
+  assert lines[0]['loss'] is None
+
+
+def test_a_profile_goes_on_where_the_run_does(tmp_path):
+  config = training_process.make_config(tmp_path, profile_steps=[2, 4])
+  assert profiling.Profiler(config, 2)._first == 3
+  assert profiling.Profiler(config, 4)._folder is None

@@ -212,7 +212,7 @@ def check(golden, step):
         step, golden['first_variable_norms'], 2e-3 if adam else 1e-4
       )
   assert step.global_step.numpy() == golden['start_step'] + 3
-  assert run.experimental_get_tracing_count() == 1
+  assert step.compiled.experimental_get_tracing_count() == 1
   if 'variable_norms' in golden:
     _check_variables(step, golden['variable_norms'])
 

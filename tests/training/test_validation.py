@@ -90,3 +90,27 @@ def test_a_split_that_is_not_there(tmp_path):
   )
   with pytest.raises(InputError, match='none'):
     loop.train(config)
+
+
+def test_what_was_not_evaluated_is_evaluated_first(tmp_path, monkeypatch):
+  evaluated = []
+
+  def evaluate(self, prefix, step):
+    evaluated.append(step)
+    (tmp_path / 'eval' / f'miou_{step}.json').touch()
+    return {'miou': 0.1}
+
+  monkeypatch.setattr(evaluator.Evaluation, 'evaluate', evaluate)
+  settings = {**_SETTINGS, 'keep_best_by': 'miou', 'early_stopping_evals': 2}
+
+  def train():
+    return loop.train(training_process.make_config(tmp_path, **settings))
+
+  # Steps 1, 2 and 3; that of step 1 is the best.
+  assert train().endswith('-3')
+  (tmp_path / 'eval' / 'miou_3.json').unlink()
+  assert train().endswith('-3')
+  assert evaluated == [1, 2, 3, 3]
+  # It stays stopped.
+  assert train().endswith('-3')
+  assert len(evaluated) == 4

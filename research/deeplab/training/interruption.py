@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import threading
+import time
 
 from absl import logging
 
@@ -10,6 +11,9 @@ from absl import logging
 RESUMABLE_STATUS = 75
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+# A request may come twice, to a process and to the group that it is in.
+_ONE_REQUEST_SECS = 2.0
 
 
 class Interrupted(SystemExit):
@@ -32,18 +36,24 @@ class StopRequest:
 
   def __init__(self):
     self.received = False
+    self._since = 0.0
 
   @contextlib.contextmanager
   def listen(self):
-    """Takes SIGTERM and SIGINT; a second one does what it does otherwise."""
+    """Takes SIGTERM and SIGINT; a later one does what it does otherwise."""
     if threading.current_thread() is not threading.main_thread():
       yield  # Only the main thread may.
       return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
 
     def receive(number, frame):
-      self.received = True
-      restore()
+      now = time.monotonic()
+      if self.received:
+        if now - self._since > _ONE_REQUEST_SECS:
+          restore()
+          signal.raise_signal(number)
+        return
+      self.received, self._since = True, now
       logging.warning(
         '%s: saving a checkpoint after the present step, then ending. The same '
         'command goes on from there.',

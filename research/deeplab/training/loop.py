@@ -60,6 +60,11 @@ def train(config):
     interruption.Interrupted: a signal asked for the end, or another host is
       gone. The same command goes on from the last checkpoint.
   """
+  if config.cluster is not None:
+    # The other hosts may have ended; they would be waited for.
+    last = checkpoints.latest(config.train_logdir)
+    if last and _is_finished(config, checkpoints.global_step(last), last):
+      return last
   strategy = strategies.make_strategy(
     config.num_clones, config.clone_on_cpu, config.tpu, config.cluster
   )
@@ -79,7 +84,8 @@ def _lost_hosts(config):
   except _LOST_HOST as error:
     if config.cluster is None:
       raise
-    lines = re.sub(r'\{\{.*?\}\}', '', error.message).splitlines()
+    lines = re.sub(r'\{\{.*?\}\}', '', error.message or '').splitlines()
+    lines = lines or [type(error).__name__]
     reason = next((line for line in lines if 'abort' in line), lines[0])
     raise interruption.Interrupted(
       f'another host is gone: {reason.strip()} Started again, all hosts go on '
@@ -112,14 +118,7 @@ def _train(config, strategy, stack):
     )
   restored = restoring.restore(config, step)
   start_step = int(step.global_step.numpy())
-  if start_step >= config.training_number_of_steps:
-    logging.info(
-      '%s is at step %d already; --training_number_of_steps=%d asks for no '
-      'more.',
-      restored,
-      start_step,
-      config.training_number_of_steps,
-    )
+  if _is_finished(config, start_step, restored):
     return restored
   if step.mean_over_hosts(start_step) != start_step:
     raise InputError(
@@ -147,6 +146,19 @@ def _train(config, strategy, stack):
     f'{len(config.cluster.hosts)} hosts.' if config.cluster else 'one host.',
   )
   return _Run(config, dataset, step, start_step, stop, stack).run()
+
+
+def _is_finished(config, step, prefix):
+  """Whether a checkpoint leaves nothing to do."""
+  if step < config.training_number_of_steps:
+    return False
+  logging.info(
+    '%s is at step %d already; --training_number_of_steps=%d asks for no more.',
+    prefix,
+    step,
+    config.training_number_of_steps,
+  )
+  return True
 
 
 def _is_chief(config):
@@ -221,7 +233,6 @@ class _Run:
     self._log = summaries.TrainLog(
       config.train_logdir, start_step, self._is_chief
     )
-    stack.callback(self._log.close)
     self._summaries = summaries.Summaries(
       config.train_logdir, config.save_summaries_secs, self._is_chief
     )
@@ -237,7 +248,9 @@ class _Run:
     stack.callback(self._profiler.close)
     self._validation = None
     if config.eval_interval_steps is not None:
-      self._validation = validation.Validation(config, self._is_chief)
+      self._validation = validation.Validation(
+        config, self._is_chief, self._step.mean_over_hosts
+      )
 
   def run(self):
     """Runs to the last step; returns the prefix of its checkpoint."""
@@ -246,6 +259,13 @@ class _Run:
       batches.element_spec, jit_compile=self._config.jit_compile or None
     )
     total = self._config.training_number_of_steps
+    start = self._start_step
+    if self._validation is not None and start:
+      # A run may end before it has evaluated what it saved.
+      last = checkpoints.prefix_of(self._config.train_logdir, start)
+      if self._validation.resume(last, start):
+        self._leave(start)
+        return last
     before = None
     for number, batch in enumerate(
       self._progress.wait_for(self._iterate(batches)), self._start_step + 1
@@ -256,6 +276,8 @@ class _Run:
       )
       # The step before: its loss is there, while this one may still run.
       stops = before is not None and self._check(*before)
+      if self._config.cluster is None:
+        stops = stops or self._stop.received
       before = (number, metrics)
       self._progress.advance()
       self._report(number, metrics, predictions, batch)
@@ -274,13 +296,7 @@ class _Run:
       if validates:
         # Not before the first host has written it.
         self._step.mean_over_hosts(number)
-        if self._validation.evaluate(prefix, number) and not is_last:
-          logging.info(
-            'Stopped early: no better %s in %d evaluations.',
-            self._config.keep_best_by,
-            self._config.early_stopping_evals,
-          )
-          is_last = True
+        is_last |= self._validation.evaluate(prefix, number)
       if is_last:
         self._leave(number)
         logging.info('Finished: %s.', prefix)
@@ -318,6 +334,12 @@ class _Run:
       size = self._step.replica_batch_size
       if size < self._config.train_batch_size // num_parts:
         batches = batches.rebatch(size, drop_remainder=True)
+      # Hosts need not ask each other whether there is more.
+      batches = batches.apply(
+        tf.data.experimental.assert_cardinality(
+          tf.data.experimental.INFINITE_CARDINALITY
+        )
+      )
       return batches.prefetch(tf.data.AUTOTUNE)
 
     return self._step.strategy.distribute_datasets_from_function(pipeline)

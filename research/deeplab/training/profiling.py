@@ -42,6 +42,10 @@ class Profiler:
           f'--profile_steps={self._first},{self._last}: the training ends at '
           f'step {total}.'
         )
+      self._first = max(self._first, start_step + 1)
+      if self._last <= start_step:
+        logging.info('The steps of the profile are over.')
+        self._folder = None
     if self._folder:
       with self._clear_errors():
         tf.io.gfile.makedirs(self._folder)

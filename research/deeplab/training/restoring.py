@@ -16,11 +16,19 @@ def restore(config, step):
   Returns:
     The prefix of the checkpoint in train_logdir, None if there is none.
   """
-  optional = step.optional_state()
+  optional, values = step.optional_state(), {}
+
+  def check(prefix):
+    _check_slots(config, prefix, step)
+    stored = checkpoints.read(prefix)
+    # Now, while there are older checkpoints to take if one of them is damaged.
+    values.clear()
+    values.update({name: stored[name][1]() for name in {*optional} & {*stored}})
+
   report = checkpoints.restore_latest(
     {k: v for k, v in step.state().items() if k not in optional},
     config.train_logdir,
-    check=lambda prefix: _check_slots(config, prefix, step),
+    check=check,
     use_moving_averages=False,
   )
   if report is not None:
@@ -33,9 +41,8 @@ def restore(config, step):
     logging.info('%s', report)
     # What the run may not have asked for until now begins here.
     step.averages.start()
-    stored = checkpoints.read(report.checkpoint)
-    for name in {*optional} & {*stored}:
-      optional[name].assign(stored[name][1]())
+    for name, value in values.items():
+      optional[name].assign(value)
     return report.checkpoint
   if tf.io.gfile.exists(os.path.join(config.train_logdir, 'checkpoint')):
     raise InputError(

@@ -8,6 +8,15 @@ import re
 import tensorflow as tf
 
 from deeplab.common import InputError
+from deeplab.training.interruption import Interrupted
+
+# Hosts that are late, or that start again at this moment.
+_PASSING = (
+  tf.errors.UnavailableError,
+  tf.errors.AbortedError,
+  tf.errors.CancelledError,
+  tf.errors.DeadlineExceededError,
+)
 
 _ADDRESS = re.compile(r'[^\s,/]+:\d+')
 
@@ -69,7 +78,7 @@ def find_cluster(num_replicas=None, task=None, worker_hosts=(), environ=None):
       raise InputError(f'--task={task}, but TF_CONFIG says {index}.')
   else:
     hosts, index = tuple(worker_hosts), task or 0
-  wanted = num_replicas or max(1, len(hosts))
+  wanted = max(1, len(hosts)) if num_replicas is None else num_replicas
   if wanted != max(1, len(hosts)):
     raise InputError(
       f'--num_replicas={wanted}, but {len(hosts)} hosts are named. Give '
@@ -165,6 +174,11 @@ def _cluster_strategy(num_clones, clone_on_cpu, cluster):
     raise InputError(
       'Several hosts must be asked for before TensorFlow is used in this '
       f'process: {error}'
+    ) from error
+  except _PASSING as error:
+    raise Interrupted(
+      f'the other hosts of {", ".join(cluster.hosts)} did not come: '
+      f'{str(error).splitlines()[0]}'
     ) from error
   except tf.errors.OpError as error:
     raise InputError(

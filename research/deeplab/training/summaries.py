@@ -1,5 +1,6 @@
 """What a training run leaves to read: log file, progress bar, TensorBoard."""
 
+import contextlib
 import json
 import math
 import os
@@ -51,7 +52,8 @@ class TrainLog:
     """
     self.path = os.path.join(folder, LOG_FILE)
     self.seconds = 0.0
-    self._file = None
+    self._writes = writes
+    self._lines = []
     if not writes:
       return
     try:
@@ -59,7 +61,6 @@ class TrainLog:
       atomic_files.write(
         self.path, ''.join(json.dumps(line) + '\n' for line in lines)
       )
-      self._file = open(self.path, 'a', encoding='utf-8')  # noqa: SIM115
     except (OSError, tf.errors.OpError) as error:
       raise _cannot_write(self.path, error) from error
     if lines:
@@ -84,25 +85,22 @@ class TrainLog:
   def write(self, line):
     """Appends {'step': ..., 'seconds': ..., ...}, null for NaN.
 
-    Raises:
-      InputError: the file cannot be written.
+    Lines that cannot be written are kept for the next time: only a checkpoint
+    that cannot be written ends a run.
     """
-    if self._file is None:
+    if not self._writes:
       return
     line = {
       name: value if math.isfinite(value) else None
       for name, value in line.items()
     }
+    self._lines.append(line)
     try:
-      self._file.write(json.dumps(line) + '\n')
-      self._file.flush()
+      with open(self.path, 'a', encoding='utf-8') as file:
+        file.write(''.join(json.dumps(line) + '\n' for line in self._lines))
+      self._lines = []
     except OSError as error:
-      raise _cannot_write(self.path, error) from error
-
-  def close(self):
-    """Closes the file."""
-    if self._file is not None:
-      self._file.close()
+      logging.warning('%s', _cannot_write(self.path, error))
 
 
 class Progress:
@@ -225,14 +223,13 @@ class Summaries:
   def write(self, step, metrics, variables, images=None):
     """Writes losses, learning rate, histograms, and images if given.
 
+    What cannot be written is left out, with a warning.
+
     Args:
       step: number of finished steps.
       metrics: {name: float}.
       variables: {official name: variable}.
       images: {tag: uint8 [batch, height, width, 1 or 3]}.
-
-    Raises:
-      InputError: the file cannot be written.
     """
     if self._writer is None:
       return
@@ -248,12 +245,13 @@ class Summaries:
           tf.summary.image(tag, value, max_outputs=_SUMMARY_IMAGES)
       self._writer.flush()
     except (OSError, tf.errors.OpError) as error:
-      raise _cannot_write(self._folder, error) from error
+      logging.warning('%s', _cannot_write(self._folder, error))
 
   def close(self):
     """Closes the file."""
     if self._writer is not None:
-      self._writer.close()
+      with contextlib.suppress(OSError, tf.errors.OpError):
+        self._writer.close()
 
 
 def sample_images(images, labels, predictions, num_classes):

@@ -20,6 +20,9 @@ from deeplab.training.interruption import RESUMABLE_STATUS
 # Set in the process that trains.
 _MARK = 'DEEPLAB_SUPERVISED'
 
+# Statuses of a script that a signal ended before it could save anything.
+_SIGNALLED = (128 + signal.SIGTERM, 128 + signal.SIGINT)
+
 # Seconds between an end and the new start, at first and at most.
 _FIRST_WAIT, _MOST_WAIT = 1.0, 30.0
 
@@ -48,6 +51,9 @@ def supervise(progress: Callable[[], object], max_restarts: int):
   while True:
     status, is_stopped = _run_once()
     resumes = status == RESUMABLE_STATUS or status < 0
+    if is_stopped and (resumes or status in _SIGNALLED):
+      # It had nothing to save yet, or it has saved.
+      sys.exit(RESUMABLE_STATUS)
     if is_stopped or not resumes:
       if status:
         sys.exit(status if status > 0 else 128 - status)
@@ -78,6 +84,8 @@ def _run_once():
     [sys.executable, *sys.argv],
     env={**os.environ, _MARK: str(os.getpid())},
     preexec_fn=_end_with_parent,
+    # Ctrl-C comes from here alone, not from the terminal as well.
+    start_new_session=True,
   )
   is_stopped = False
 

@@ -37,6 +37,7 @@ class TrainStep:
     global_step: int64 tf.Variable, the number of finished steps.
     multipliers: {official name: factor of the gradient} where not 1.
     replica_batch_size: images of a replica in a step.
+    compiled: the tf.function of the last `compile`, None before.
     is_guarded: whether a step that is not finite is skipped.
   """
 
@@ -56,6 +57,7 @@ class TrainStep:
     self.strategy = strategy
     self.ignore_label = ignore_label
     self.learning_rate = config.learning_rate()
+    self.compiled = None
     self.replica_batch_size = _replica_batch_size(
       config, strategy.num_replicas_in_sync
     )
@@ -132,7 +134,7 @@ class TrainStep:
       predictions of the first replica, for summaries, if the configuration asks
       for them.
     """
-    compiled = tf.function(
+    self.compiled = tf.function(
       self.run,
       input_signature=[
         element_spec[common.IMAGE],
@@ -142,7 +144,7 @@ class TrainStep:
       autograph=False,
       jit_compile=jit_compile,
     )
-    return lambda images, labels, stop=False: compiled(
+    return lambda images, labels, stop=False: self.compiled(
       images, labels, tf.constant(stop)
     )
 
@@ -221,8 +223,10 @@ class TrainStep:
     sums = self.strategy.run(self._zero_gradients)
     all_metrics = []
     for part in range(self.config.gradient_accumulation_steps):
-      metrics, sums, predictions = add(sums, tf.constant(part, tf.int64))
+      metrics, sums, found = add(sums, tf.constant(part, tf.int64))
       all_metrics.append(metrics)
+      if part == 0:
+        predictions = found
     metrics = self.strategy.run(
       self._update, args=(all_metrics, sums, start, step, stop)
     )

@@ -1,11 +1,14 @@
 """Evaluation during training: the best checkpoint, and stopping early."""
 
+import math
 import os
 import tempfile
 
+import tensorflow as tf
 from absl import logging
 
 from deeplab import best_checkpoint
+from deeplab.common import InputError
 from deeplab.datasets import data_generator
 from deeplab.evaluation import evaluator
 
@@ -20,18 +23,21 @@ class Validation:
   end without asking each other; the first one alone writes.
   """
 
-  def __init__(self, config, is_chief):
+  def __init__(self, config, is_chief, agree=float):
     """Checks the split; the network is built with the first evaluation.
 
     Args:
       config: TrainConfig with `eval_interval_steps`.
       is_chief: whether this host writes the best checkpoint.
+      agree: function from a number to the one that all hosts go by; GPUs
+        need not compute the same to the last bit.
 
     Raises:
-      InputError: the split is not there.
+      InputError: the split is not there, or has no labels.
     """
     self._config = config
     self._is_chief = is_chief
+    self._agree = agree
     self._evaluation = None
     crop_size = config.eval_crop_size or config.model_options.crop_size
     self._crop_size = list(crop_size)
@@ -53,6 +59,32 @@ class Validation:
     best = name and best_checkpoint.read_best(config.train_logdir, name)
     if best:
       self._best = (best[name], best['step'])
+
+    if not self._dataset.has_labels:
+      raise InputError(
+        f'--eval_split={config.eval_split} has no labels to evaluate with. '
+        'Choose another split.'
+      )
+
+  def resume(self, prefix, number):
+    """Evaluates what a run that ended had not evaluated yet.
+
+    Args:
+      prefix: the checkpoint that the run goes on from.
+      number: its step.
+
+    Returns:
+      Whether to stop, as `evaluate`.
+    """
+    if not self.is_due(number):
+      return False
+    result = os.path.join(
+      self._config.train_logdir, FOLDER, f'miou_{number}.json'
+    )
+    # Decided together: the first host may write it in between.
+    if self._agree(float(tf.io.gfile.exists(result))) < 1:
+      return self.evaluate(prefix, number)
+    return self._is_over(number)
 
   def is_due(self, number):
     """Whether a checkpoint of this step is to be evaluated."""
@@ -90,10 +122,23 @@ class Validation:
     if name is None:
       return False
     value = values[name]
-    if value is not None and (self._best is None or value > self._best[0]):
+    value = self._agree(math.nan if value is None else value)
+    if value == value and (self._best is None or value > self._best[0]):
       self._best = (value, number)
       if self._is_chief:
         best_checkpoint.keep_best(config.train_logdir, prefix, value, name)
       logging.info('The best checkpoint so far: %s %.4f.', name, value)
+    return self._is_over(number)
+
+  def _is_over(self, number):
+    """Whether there was no better one for so long."""
+    config = self._config
     patience = config.early_stopping_evals * config.eval_interval_steps
-    return bool(patience and self._best and number - self._best[1] >= patience)
+    if not (patience and self._best and number - self._best[1] >= patience):
+      return False
+    logging.info(
+      'Stopped early: no better %s in %d evaluations.',
+      config.keep_best_by,
+      config.early_stopping_evals,
+    )
+    return True
