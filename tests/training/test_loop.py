@@ -51,6 +51,7 @@ def _make_config(folder, **changes):
     log_steps=1,
     save_interval_steps=2,
     keep_checkpoint_max=2,
+    save_retry_secs=0,
   )
   return config.replace(**changes)
 
