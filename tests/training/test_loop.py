@@ -323,7 +323,6 @@ def test_lines_of_the_log_that_are_none(tmp_path):
   path = tmp_path / summaries.LOG_FILE
   path.write_text('\n'.join([*bad, good]))
   log = summaries.TrainLog(str(tmp_path), 1)
-  log.close()
   assert path.read_text() == good + '\n' and log.seconds == 2.0
 
 
