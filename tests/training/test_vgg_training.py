@@ -18,8 +18,7 @@ def _config(folder, records, **changes):
       'output_stride': 8,
       'model_variant': 'vgg_16',
       'aspp_with_batch_norm': False,
-      'vgg_fc_filters': 8,
-      **changes.pop('options', {}),
+      **changes.pop('options', {'vgg_fc_filters': 8}),
     }
   )
   return config_lib.TrainConfig(
@@ -57,7 +56,7 @@ def test_a_loss_for_each_scale_and_for_their_maximum():
   """As v2's models were trained."""
   step = _step(
     image_pyramid=[0.5, 0.75, 1.0],
-    options={'atrous_rates': [2, 4]},
+    options={'vgg_fc_filters': 8, 'atrous_rates': [2, 4]},
     upsample_logits=False,
   )
   generator = np.random.default_rng(0)
@@ -174,7 +173,7 @@ def test_begins_with_decimated_layers(tmp_path, records, caplog):
   second = _config(
     tmp_path / 'second',
     records,
-    options={'atrous_rates': [6, 12]},
+    options={'vgg_fc_filters': 8, 'atrous_rates': [6, 12]},
     tf_initial_checkpoint=str(tmp_path / 'first'),
     initialize_last_layer=False,
     # Nothing moves, so that the checkpoint shows what was restored.
