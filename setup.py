@@ -35,6 +35,7 @@ setuptools.setup(
   package_data={'deeplab.core': ['*.json']},
   install_requires=[
     'absl-py>=2.1',
+    'grpcio>=1.60',
     'keras>=3.10',
     'matplotlib>=3.8',
     'numpy>=1.26',
