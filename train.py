@@ -14,7 +14,14 @@ import os
 
 from absl import flags as absl_flags
 
-from deeplab import checkpoints, common, flags, model_flags, stored_options
+from deeplab import (
+  checkpoints,
+  common,
+  flags,
+  model,
+  model_flags,
+  stored_options,
+)
 from deeplab.common import InputError
 from deeplab.datasets import dataset_info
 from deeplab.training import config, loop, strategies, supervision
@@ -253,7 +260,7 @@ def _define_step_flags():
   absl_flags.DEFINE_enum(
     'mixed_precision',
     None,
-    config.MIXED_PRECISION,
+    model.MIXED_PRECISIONS,
     'Type of activations and gradients; unset: float32.',
   )
   boolean('jit_compile', False, 'Compile the step with XLA.')

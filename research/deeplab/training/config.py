@@ -3,15 +3,12 @@
 import dataclasses
 from collections.abc import Sequence
 
-from deeplab import common
+from deeplab import common, model
 from deeplab.common import InputError, ModelOptions
 from deeplab.training import schedules
 from deeplab.training.strategies import Cluster
 
 OPTIMIZERS = ('momentum', 'adam')
-
-# Types that activations and gradients may have; variables stay float32.
-MIXED_PRECISION = ('bfloat16', 'float16')
 
 # Metrics of an evaluation that choose the best checkpoint.
 KEEP_BEST_BY = ('miou', 'pixel_accuracy', 'mean_accuracy')
@@ -228,7 +225,7 @@ class TrainConfig:
         f'optimizer must be one of {OPTIMIZERS}. Received: {self.optimizer!r}.'
       )
     for name, values in (
-      ('mixed_precision', MIXED_PRECISION),
+      ('mixed_precision', model.MIXED_PRECISIONS),
       ('keep_best_by', KEEP_BEST_BY),
     ):
       value = getattr(self, name)

@@ -19,8 +19,8 @@ def restore(config, step):
   optional, values = step.optional_state(), {}
 
   def check(prefix):
-    _check_slots(config, prefix, step)
     stored = checkpoints.read(prefix)
+    _check_slots(config, prefix, stored, step)
     # Now, while there are older checkpoints to take if one of them is damaged.
     values.clear()
     values.update({name: stored[name][1]() for name in {*optional} & {*stored}})
@@ -77,9 +77,8 @@ def _initialize(config, step):
   logging.info('%s', report)
 
 
-def _check_slots(config, prefix, step):
+def _check_slots(config, prefix, stored, step):
   """The checkpoint was written with the same optimiser and scopes."""
-  stored = checkpoints.read(prefix)
   missing = sorted(
     slot
     for slot in step.optimizer.slots

@@ -95,12 +95,16 @@ class TrainLog:
       for name, value in line.items()
     }
     self._lines.append(line)
+    size = os.path.getsize(self.path) if os.path.isfile(self.path) else 0
     try:
       with open(self.path, 'a', encoding='utf-8') as file:
         file.write(''.join(json.dumps(line) + '\n' for line in self._lines))
       self._lines = []
     except OSError as error:
       logging.warning('%s', _cannot_write(self.path, error))
+      # A part may have been written, and would be there twice.
+      with contextlib.suppress(OSError):
+        os.truncate(self.path, size)
 
 
 class Progress:

@@ -19,8 +19,8 @@ FOLDER = 'eval'
 class Validation:
   """Evaluates checkpoints of a run on another split.
 
-  Every host of several does all of it, so that all of them come to the same
-  end without asking each other; the first one alone writes.
+  Every host of several does all of it and they agree on the value, so that all
+  of them come to the same end; what the first one writes is kept.
   """
 
   def __init__(self, config, is_chief, agree=float):
@@ -53,18 +53,17 @@ class Validation:
       keep_aspect_ratio=config.keep_aspect_ratio,
       model_variant=config.model_options.model_variant,
     )
+    if not self._dataset.has_labels:
+      raise InputError(
+        f'--eval_split={config.eval_split} has no labels to evaluate with. '
+        'Choose another split.'
+      )
     # The value and the step of the best one.
     self._best = None
     name = config.keep_best_by
     best = name and best_checkpoint.read_best(config.train_logdir, name)
     if best:
       self._best = (best[name], best['step'])
-
-    if not self._dataset.has_labels:
-      raise InputError(
-        f'--eval_split={config.eval_split} has no labels to evaluate with. '
-        'Choose another split.'
-      )
 
   def resume(self, prefix, number):
     """Evaluates what a run that ended had not evaluated yet.
