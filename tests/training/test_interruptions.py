@@ -196,3 +196,20 @@ def test_a_profile_goes_on_where_the_run_does(tmp_path):
   config = training_process.make_config(tmp_path, profile_steps=[2, 4])
   assert profiling.Profiler(config, 2)._first == 3
   assert profiling.Profiler(config, 4)._folder is None
+
+
+def test_half_a_line_is_taken_back(tmp_path, monkeypatch):
+  log = summaries.TrainLog(str(tmp_path), 0)
+  path = tmp_path / summaries.LOG_FILE
+
+  def write_half(*arguments, **keywords):
+    with path.open('a') as file:
+      file.write('{"st')
+    raise OSError('no space left')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(summaries, 'open', write_half, raising=False)
+    log.write({'step': 1, 'seconds': 1.0})
+  log.write({'step': 2, 'seconds': 2.0})
+  lines = [json.loads(line) for line in path.read_text().splitlines()]
+  assert [line['step'] for line in lines] == [1, 2]
