@@ -135,6 +135,12 @@ def _define_data_flags():
   absl_flags.DEFINE_integer(
     'seed', 0, 'Of initial values, data order, augmentation and dropout.'
   )
+  absl_flags.DEFINE_boolean(
+    'deterministic',
+    None,
+    'Take only kernels that repeat a run bit for bit, on GPUs too; unset: if '
+    '--seed is given.',
+  )
 
 
 def _define_schedule_flags():
@@ -349,6 +355,13 @@ def _check_idle_flags():
   )
 
 
+def _is_deterministic():
+  """Who gives a seed wants the same run again."""
+  if FLAGS.deterministic is None:
+    return flags.is_given('seed') and FLAGS.data_service is None
+  return FLAGS.deterministic
+
+
 def main():
   for name, reason in _ASYNCHRONOUS.items():
     if FLAGS[name].value != FLAGS[name].default:
@@ -371,6 +384,7 @@ def main():
       model_options=_model_options(),
       dataset_name=FLAGS.dataset if flags.is_given('dataset') else None,
       cluster=cluster,
+      deterministic=_is_deterministic(),
       **{name: FLAGS[name].value for name in _CONFIG_FLAGS},
     )
   )

@@ -11,6 +11,9 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 
+import tensorflow as tf
+
+from deeplab import atomic_files
 from deeplab.common import InputError
 from deeplab.datasets import class_tables
 
@@ -66,18 +69,13 @@ class DatasetInfo:
 
     Returns:
       Path of the file.
+
+    Raises:
+      InputError: it cannot be written.
     """
-    os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, FILE_NAME)
-    temporary = f'{path}.tmp'
-    try:
-      with open(temporary, 'w', encoding='utf-8') as output:
-        json.dump(dataclasses.asdict(self), output, indent=1)
-        output.write('\n')
-      os.replace(temporary, path)
-    finally:
-      if os.path.exists(temporary):
-        os.remove(temporary)
+    text = json.dumps(dataclasses.asdict(self), indent=1)
+    atomic_files.write(path, f'{text}\n')
     return path
 
 
@@ -151,13 +149,14 @@ def load(path_or_folder: str) -> DatasetInfo:
     InputError: there is no such file, or it does not describe a data set.
   """
   path = path_or_folder
-  if os.path.isdir(path):
+  if tf.io.gfile.isdir(path):
     path = os.path.join(path, FILE_NAME)
   try:
-    with open(path, encoding='utf-8') as source:
+    with tf.io.gfile.GFile(path) as source:
       values = json.load(source)
-  except OSError as error:
-    raise InputError(f'cannot read {path}: {error.strerror}.') from error
+  except (OSError, tf.errors.OpError) as error:
+    reason = str(error).partition('\n')[0]
+    raise InputError(f'cannot read {path}: {reason}.') from error
   except ValueError as error:
     raise InputError(f'{path} is not a JSON file: {error}.') from error
   known = {field.name for field in dataclasses.fields(DatasetInfo)}
@@ -235,7 +234,7 @@ def resolve(
     InputError: the name contradicts dataset_info.json, or is not known.
   """
   path = os.path.join(dataset_dir, FILE_NAME) if dataset_dir else None
-  if path and os.path.exists(path):
+  if path and tf.io.gfile.exists(path):
     info = load(path)
     if dataset_name is not None and dataset_name != info.name:
       raise InputError(

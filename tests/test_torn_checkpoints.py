@@ -120,9 +120,11 @@ def test_the_original_has_no_fault(testdata):
 
 def test_only_the_newest_is_looked_at(run, monkeypatch):
   opened = []
-  load = tf.train.load_checkpoint
+  load = tf.compat.v1.train.NewCheckpointReader
   monkeypatch.setattr(
-    tf.train, 'load_checkpoint', lambda path: opened.append(path) or load(path)
+    tf.compat.v1.train,
+    'NewCheckpointReader',
+    lambda path: opened.append(path) or load(path),
   )
   newest = checkpoints.latest(str(run))
   assert opened == [newest]

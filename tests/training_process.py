@@ -56,7 +56,14 @@ def make_config(train_logdir, model=(), cluster=None, **changes):
 
 
 def start(train_logdir, **changes):
-  """Starts a run; returns the process."""
+  """Starts a run; returns the process.
+
+  Args:
+    train_logdir: its folder.
+    **changes: as of `make_config`; and `floatx`, 'float64' for variables and
+      activations of that type, on any number of devices with the batch norm
+      that is synchronised.
+  """
   values = {'train_logdir': str(train_logdir), **changes}
   return subprocess.Popen(
     [sys.executable, __file__, json.dumps(values)],
@@ -119,11 +126,34 @@ def difference(first, second):
   )
 
 
-if __name__ == '__main__':
+def use_floatx(floatx, replace=setattr):
+  """Makes networks with variables and activations of another type.
+
+  Args:
+    floatx: 'float64'.
+    replace: function of an object, a name and a value.
+  """
+  import keras
+
+  from deeplab.slim import scopes
+
+  # What keras.config.set_floatx sets; a test must be able to take it back.
+  replace(keras.src.backend.config, '_FLOATX', floatx)
+  # The fused batch norm of one device does not know float64.
+  replace(scopes, 'synchronizes_batch_norm', lambda: True)
+
+
+def _main(floatx=None, **settings):
   from absl import logging
 
   from deeplab.training import loop
 
   logging.set_verbosity(logging.INFO)
   logging.use_absl_handler()
-  loop.train(make_config(**json.loads(sys.argv[1])))
+  if floatx:
+    use_floatx(floatx)
+  loop.train(make_config(**settings))
+
+
+if __name__ == '__main__':
+  _main(**json.loads(sys.argv[1]))

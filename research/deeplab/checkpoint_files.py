@@ -47,6 +47,9 @@ def find(path):
     InputError: there is no checkpoint.
   """
   path = os.fspath(path)
+  prefix = re.sub(r'\.(index|meta|data-\d+-of-\d+)$', '', path)
+  if tf.io.gfile.exists(prefix + '.index'):
+    return prefix
   if tf.io.gfile.isdir(path):
     prefix = latest(path) or single_file(path)
     if prefix is None:
@@ -56,9 +59,6 @@ def find(path):
         'model.ckpt-30000.index beside a file called checkpoint, or a '
         f'{frozen_graph.FILE_NAME}.'
       )
-    return prefix
-  prefix = re.sub(r'\.(index|meta|data-\d+-of-\d+)$', '', path)
-  if tf.io.gfile.exists(prefix + '.index'):
     return prefix
   if prefix == path and tf.io.gfile.exists(path):
     return path
@@ -244,7 +244,7 @@ def find_fault(prefix):
   """
   index = f'{prefix}.index'
   try:
-    reader = tf.train.load_checkpoint(prefix)
+    reader = tf.compat.v1.train.NewCheckpointReader(prefix)
     shapes = reader.get_variable_to_shape_map()
     dtypes = reader.get_variable_to_dtype_map()
   except _READ_ERRORS as error:
@@ -314,7 +314,7 @@ def read(prefix):
   if frozen_graph.is_frozen_graph(prefix):
     return frozen_graph.read(prefix)
   try:
-    reader = tf.train.load_checkpoint(prefix)
+    reader = tf.compat.v1.train.NewCheckpointReader(prefix)
     shapes = reader.get_variable_to_shape_map()
   except _READ_ERRORS as error:
     raise DamagedError(

@@ -37,6 +37,11 @@ def _output_length(length, kernel_size, stride, rate, padding):
   return -(-length // stride)
 
 
+def _initializer(initialize, seed):
+  """A Keras initialiser from one of `slim.initializers`."""
+  return lambda shape, dtype: tf.cast(initialize(shape, seed), dtype)
+
+
 class Step(typing.NamedTuple):
   """One linear operation of a convolution layer.
 
@@ -95,8 +100,8 @@ class _Convolution(keras.layers.Layer):
     return self.add_weight(
       name=name,
       shape=shape,
-      initializer=lambda shape, dtype: self._weights_initializer(
-        shape, [self._seed[0], self._seed[1] ^ fold]
+      initializer=_initializer(
+        self._weights_initializer, [self._seed[0], self._seed[1] ^ fold]
       ),
       regularizer=self._weights_regularizer,
       autocast=False,
@@ -107,9 +112,7 @@ class _Convolution(keras.layers.Layer):
       self.bias = self.add_weight(
         name='biases',
         shape=(channels,),
-        initializer=lambda shape, dtype: self._biases_initializer(
-          shape, self._seed
-        ),
+        initializer=_initializer(self._biases_initializer, self._seed),
         autocast=False,
       )
 
@@ -379,16 +382,16 @@ def _moments(inputs):
   return mean, _all_reduce('MEAN', tf.reduce_mean(squares, [0, 1, 2]))
 
 
-def _count(inputs):
+def _count(inputs, dtype):
   """Number of values of a channel that the moments are made of."""
-  count = tf.cast(tf.size(inputs) / inputs.shape[-1], tf.float32)
+  count = tf.cast(tf.size(inputs) / inputs.shape[-1], dtype)
   if scopes.synchronizes_batch_norm():
     count *= tf.distribute.get_strategy().num_replicas_in_sync
   return count
 
 
 def _unbiased(variance, inputs):
-  count = _count(inputs)
+  count = _count(inputs, variance.dtype)
   return variance * (count / tf.maximum(count - 1.0, 1.0))
 
 
@@ -411,15 +414,15 @@ def _synchronized_batch_norm(inputs, gamma, beta, epsilon):
 
   @tf.custom_gradient
   def normalize(inputs, gamma, beta):
-    values = tf.cast(inputs, tf.float32)
+    values = tf.cast(inputs, gamma.dtype)
     mean, variance = _moments(values)
     scale = tf.math.rsqrt(variance + epsilon)
     outputs = (values - mean) * (gamma * scale) + beta
-    count = _count(inputs)
+    count = _count(inputs, variance.dtype)
 
     def gradient(gradients, *unused_moments):
-      gradients = tf.cast(gradients, tf.float32)
-      normal = (tf.cast(inputs, tf.float32) - mean) * scale
+      gradients = tf.cast(gradients, gamma.dtype)
+      normal = (tf.cast(inputs, gamma.dtype) - mean) * scale
       of_beta = tf.reduce_sum(gradients, [0, 1, 2])
       of_gamma = tf.reduce_sum(gradients * normal, [0, 1, 2])
       # The moments depend on the inputs of every replica, and every replica

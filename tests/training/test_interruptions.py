@@ -202,14 +202,16 @@ def test_half_a_line_is_taken_back(tmp_path, monkeypatch):
   log = summaries.TrainLog(str(tmp_path), 0)
   path = tmp_path / summaries.LOG_FILE
 
-  def write_half(*arguments, **keywords):
+  def write_half(line):
     with path.open('a') as file:
       file.write('{"st')
     raise OSError('no space left')
 
+  log.write({'step': 1, 'seconds': 1.0})
   with monkeypatch.context() as patch:
-    patch.setattr(summaries, 'open', write_half, raising=False)
-    log.write({'step': 1, 'seconds': 1.0})
-  log.write({'step': 2, 'seconds': 2.0})
+    patch.setattr(log, '_append', write_half)
+    log.write({'step': 2, 'seconds': 2.0})
+  log.write({'step': 3, 'seconds': 3.0})
+  log.write({'step': 4, 'seconds': 4.0})
   lines = [json.loads(line) for line in path.read_text().splitlines()]
-  assert [line['step'] for line in lines] == [1, 2]
+  assert [line['step'] for line in lines] == [1, 2, 3, 4]

@@ -28,12 +28,12 @@ _CASES = {
 
 
 def _run(model, jit_compile):
+  """Loss of the first step, and the state after two steps."""
   config = training_process.make_config(
     'unused',
     model={'depth_multiplier': 1.0, **model},
     train_batch_size=2,
-    # Statistics of two images would make rounding visible.
-    fine_tune_batch_norm=False,
+    base_learning_rate=1e-4,
   )
   step = train_step.TrainStep(config, strategies.make_strategy(1, True), 255)
   random = np.random.default_rng(0)
@@ -42,17 +42,31 @@ def _run(model, jit_compile):
   batch = {'image': tf.constant(images), 'label': tf.constant(labels)}
   spec = {name: tf.type_spec_from_value(x) for name, x in batch.items()}
   run = step.compile(spec, jit_compile=jit_compile)
-  for _ in range(2):
-    metrics, _ = run(batch['image'], batch['label'])
-  state = {name: value.numpy() for name, value in step.state().items()}
-  return float(metrics[train_step.TOTAL_LOSS]), state
+  losses = [
+    float(run(batch['image'], batch['label'])[0][train_step.TOTAL_LOSS])
+    for _ in range(2)
+  ]
+  return losses[0], {name: x.numpy() for name, x in step.state().items()}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', _CASES)
-def test_agrees_with_plain_steps(name):
+def test_compiles(name):
   model = {'model_variant': name, **_CASES[name]}
   plain_loss, plain = _run(model, None)
   loss, state = _run(model, True)
-  assert loss == pytest.approx(plain_loss, rel=1e-5)
-  assert training_process.difference(plain, state) < 1e-3
+  assert loss == pytest.approx(plain_loss, rel=1e-4)
+  assert state.keys() == plain.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', _CASES)
+def test_agrees_with_plain_steps(name, monkeypatch):
+  # Networks of random weights make a hundredfold of a rounding error in each
+  # step. In float64 that stays small.
+  training_process.use_floatx('float64', monkeypatch.setattr)
+  model = {'model_variant': name, **_CASES[name]}
+  plain_loss, plain = _run(model, None)
+  loss, state = _run(model, True)
+  assert loss == pytest.approx(plain_loss, rel=1e-6)
+  assert training_process.difference(plain, state) < 1e-4

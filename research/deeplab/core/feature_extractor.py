@@ -20,7 +20,7 @@ _MEAN_RGB = (123.15, 115.90, 103.06)
 
 
 def _subtract_mean(images, mean):
-  images = slim.function(lambda x: x - tf.constant(mean), images)
+  images = slim.function(lambda x: x - tf.constant(mean, x.dtype), images)
   return slim.declare_range(images, -max(mean), 255.0 - min(mean))
 
 

@@ -163,7 +163,7 @@ def _colormap(colormap_type, dataset):
   """The colour map to use, an array [entries, 3] with all classes."""
   if colormap_type is None:
     path = os.path.join(dataset.dataset_dir, dataset_info.FILE_NAME)
-    if os.path.exists(path):
+    if tf.io.gfile.exists(path):
       return get_dataset_colormap.colormap_from_info(dataset.info)
     colormap_type = get_dataset_colormap.get_pascal_name()
   colormap = get_dataset_colormap.create_label_colormap(colormap_type)

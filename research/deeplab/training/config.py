@@ -140,6 +140,8 @@ class TrainConfig:
       0 for never.
     seed: what initial values, data order, augmentation and dropout are a
       function of.
+    deterministic: take only kernels that compute the same, bit for bit, each
+      time; those of CPUs do so anyway.
   """
 
   model_options: ModelOptions
@@ -200,6 +202,7 @@ class TrainConfig:
   tpu: str | None = None
   cluster: Cluster | None = None
   seed: int = 0
+  deterministic: bool = False
 
   sync_batch_norm: bool = False
   gradient_accumulation_steps: int = 1
@@ -246,6 +249,12 @@ class TrainConfig:
       raise InputError(
         'trainable_scopes (--trainable_scopes) must name one scope or more, '
         f'such as vgg_16/fc6,logits. Received: trainable_scopes={scopes!r}.'
+      )
+    if self.deterministic and self.data_service is not None:
+      raise InputError(
+        f'data_service={self.data_service} gives its batches in no certain '
+        'order: nothing is deterministic with it. Leave out one of '
+        '--data_service and --deterministic.'
       )
     if not self.train_logdir:
       raise InputError('train_logdir (--train_logdir) must name a folder.')

@@ -69,7 +69,11 @@ def train(config):
     config.num_clones, config.clone_on_cpu, config.tpu, config.cluster
   )
   try:
-    with _lost_hosts(config), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+      stack.enter_context(_lost_hosts(config))
+      stack.enter_context(
+        strategies.deterministic_kernels(config.deterministic)
+      )
       return _train(config, strategy, stack)
   except interruption.Interrupted as end:
     logging.warning('%s', end)
@@ -296,7 +300,8 @@ class _Run:
       if validates:
         # Not before the first host has written it.
         self._step.mean_over_hosts(number)
-        is_last |= self._validation.evaluate(prefix, number)
+        with self._progress.pause():
+          is_last |= self._validation.evaluate(prefix, number)
       if is_last:
         self._leave(number)
         logging.info('Finished: %s.', prefix)
@@ -408,6 +413,12 @@ class _Run:
         raise self._not_finite(
           number, metrics, f'the update of variable {name}'
         )
+    with self._progress.pause():
+      return self._write_checkpoint(number, values)
+
+  def _write_checkpoint(self, number, values):
+    """Tries for `save_retry_secs`; returns the prefix."""
+    config = self._config
     deadline = time.monotonic() + config.save_retry_secs
     wait = _FIRST_WAIT
     while True:

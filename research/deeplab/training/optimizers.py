@@ -112,7 +112,8 @@ class Momentum(_Optimizer):
 
   def _update(self, variable, gradient, learning_rate, accumulator):
     accumulator.assign(self.momentum * accumulator + gradient)
-    variable.assign_sub(learning_rate * accumulator)
+    rate = tf.cast(learning_rate, variable.dtype)
+    variable.assign_sub(rate * accumulator)
 
 
 class Adam(_Optimizer):

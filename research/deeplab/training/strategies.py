@@ -1,5 +1,6 @@
 """Which devices and hosts a training runs on."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -239,3 +240,29 @@ def _tpu_strategy(tpu, num_clones, cluster):
     lines = str(error).splitlines() or [type(error).__name__]
     raise InputError(f'--tpu={tpu}: no such TPU: {lines[0]}') from error
   return tf.distribute.TPUStrategy(resolver)
+
+
+@contextlib.contextmanager
+def deterministic_kernels(enabled):
+  """Computes the same, bit for bit, each time, on one kind of device.
+
+  TensorFlow keeps to this until the end of the process.
+
+  Args:
+    enabled: whether to; False does nothing.
+
+  Raises:
+    InputError: a kernel has no such form on this device.
+  """
+  if enabled:
+    tf.config.experimental.enable_op_determinism()
+  try:
+    yield
+  except tf.errors.UnimplementedError as error:
+    if not enabled:
+      raise
+    raise InputError(
+      'this network has a kernel without a deterministic form on this device: '
+      f'{str(error).splitlines()[0]}. --nodeterministic takes the fastest '
+      'ones, whose last bits may differ from run to run.'
+    ) from error

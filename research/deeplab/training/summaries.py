@@ -53,24 +53,22 @@ class TrainLog:
     self.path = os.path.join(folder, LOG_FILE)
     self.seconds = 0.0
     self._writes = writes
-    self._lines = []
+    self._unwritten = []
     if not writes:
       return
     try:
       lines = self._kept_lines(start_step)
-      atomic_files.write(
-        self.path, ''.join(json.dumps(line) + '\n' for line in lines)
-      )
+      self._rewrite(lines)
     except (OSError, tf.errors.OpError) as error:
       raise _cannot_write(self.path, error) from error
     if lines:
       self.seconds = lines[-1]['seconds']
 
   def _kept_lines(self, start_step):
-    if not os.path.exists(self.path):
+    if not tf.io.gfile.exists(self.path):
       return []
-    with open(self.path, encoding='utf-8', errors='replace') as file:
-      texts = file.read().splitlines()
+    with tf.io.gfile.GFile(self.path, 'rb') as file:
+      texts = file.read().decode(errors='replace').splitlines()
     lines = []
     for text in texts:
       try:
@@ -94,17 +92,26 @@ class TrainLog:
       name: value if math.isfinite(value) else None
       for name, value in line.items()
     }
-    self._lines.append(line)
-    size = os.path.getsize(self.path) if os.path.isfile(self.path) else 0
+    self._unwritten.append(line)
     try:
-      with open(self.path, 'a', encoding='utf-8') as file:
-        file.write(''.join(json.dumps(line) + '\n' for line in self._lines))
-      self._lines = []
-    except OSError as error:
+      if len(self._unwritten) == 1:
+        self._append(line)
+      else:
+        # What could not be written may be there in part.
+        first = self._unwritten[0]['step']
+        self._rewrite(self._kept_lines(first - 1) + self._unwritten)
+      self._unwritten = []
+    except (OSError, InputError, tf.errors.OpError) as error:
       logging.warning('%s', _cannot_write(self.path, error))
-      # A part may have been written, and would be there twice.
-      with contextlib.suppress(OSError):
-        os.truncate(self.path, size)
+
+  def _append(self, line):
+    with tf.io.gfile.GFile(self.path, 'a') as file:
+      file.write(json.dumps(line) + '\n')
+
+  def _rewrite(self, lines):
+    atomic_files.write(
+      self.path, ''.join(json.dumps(line) + '\n' for line in lines)
+    )
 
 
 class Progress:
@@ -123,7 +130,8 @@ class Progress:
     self._total = total_steps
     self._start = time.monotonic() - seconds
     self._logged = (start_step, time.monotonic())
-    self._waited = 0.0
+    # Seconds since the last line.
+    self._waited = self._paused = 0.0
     self._bar = tqdm.tqdm(
       total=total_steps,
       initial=start_step,
@@ -143,6 +151,15 @@ class Progress:
         return
       yield batch
 
+  @contextlib.contextmanager
+  def pause(self):
+    """What happens inside is no part of a step: evaluating, saving."""
+    start = time.monotonic()
+    try:
+      yield
+    finally:
+      self._paused += time.monotonic() - start
+
   def advance(self):
     """Counts a step."""
     self._bar.update()
@@ -155,16 +172,17 @@ class Progress:
       metrics: {name: float}.
 
     Returns:
-      The line for the log file; its speed is that since the line before, and
-      includes building the graph in the first line.
+      The line for the log file. Its speed is that since the line before,
+      without pauses; in the first line it includes building the graph.
     """
     now = time.monotonic()
     last_step, last_time = self._logged
     self._logged = (step, now)
     steps = step - last_step
-    seconds = max(now - last_time, 1e-9)
+    seconds = max(now - last_time - self._paused, 1e-9)
     steps_per_sec = steps / seconds
-    waited, self._waited = min(self._waited, seconds), 0.0
+    waited = min(self._waited, seconds)
+    self._waited = self._paused = 0.0
     line = {
       'step': step,
       **metrics,

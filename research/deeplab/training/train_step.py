@@ -304,7 +304,9 @@ class TrainStep:
         outputs = self._call(images)
       metrics = self._losses(outputs, labels, step, batch)
       data_loss = tf.add_n(list(metrics.values()))
-      metrics[REGULARIZATION] = tf.add_n(self.model.losses or [0.0])
+      metrics[REGULARIZATION] = tf.cast(
+        tf.add_n(self.model.losses or [0.0]), tf.float32
+      )
       metrics[TOTAL_LOSS] = data_loss + metrics[REGULARIZATION]
       scaled_loss = self.loss_scale.multiply(metrics[TOTAL_LOSS])
     gradients = tape.gradient(
@@ -329,8 +331,10 @@ class TrainStep:
     }
     if num_parts > 1:
       gradients = tf.nest.map_structure(lambda g: g / num_parts, gradients)
-    return tf.distribute.get_replica_context().all_reduce(
-      tf.distribute.ReduceOp.MEAN, (metrics, gradients)
+    replica = tf.distribute.get_replica_context()
+    return tuple(
+      replica.all_reduce(tf.distribute.ReduceOp.MEAN, values)
+      for values in (metrics, gradients)
     )
 
   def _update(self, all_metrics, gradients, start, step, stop):
