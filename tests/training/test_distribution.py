@@ -103,6 +103,8 @@ def test_more_clones_than_gpus():
 
 
 def test_clones_and_tpu():
+  with pytest.raises(InputError, match='--clone_on_cpu is for CPUs'):
+    strategies.make_strategy(1, True, 'local')
   with pytest.raises(InputError, match='--tpu=local'):
     strategies.make_strategy(2, tpu='local')
 

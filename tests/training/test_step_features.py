@@ -156,10 +156,16 @@ def test_half_precision_goes_on_after_an_overflow():
   [
     {'mixed_precision': 'bfloat16'},
     {'recompute_grad': True},
+    {
+      'mixed_precision': 'float16',
+      'gradient_accumulation_steps': 2,
+      'fine_tune_batch_norm': False,
+    },
   ],
 )
 def test_the_loss_is_nearly_that_of_plain_steps(changes):
-  _, plain = _run(1)
+  norm = changes.get('fine_tune_batch_norm', True)
+  _, plain = _run(1, fine_tune_batch_norm=norm)
   _, other = _run(1, **changes)
   assert other['total_loss'] == pytest.approx(plain['total_loss'], rel=0.02)
   assert other['total_loss'] != 0

@@ -114,3 +114,20 @@ def test_what_was_not_evaluated_is_evaluated_first(tmp_path, monkeypatch):
   # It stays stopped.
   assert train().endswith('-3')
   assert len(evaluated) == 4
+
+
+def test_the_last_step_is_evaluated_though_killed(tmp_path, monkeypatch):
+  evaluated = []
+  monkeypatch.setattr(
+    evaluator.Evaluation,
+    'evaluate',
+    lambda self, prefix, step: evaluated.append(step),
+  )
+  settings = {**_SETTINGS, 'training_number_of_steps': 3}
+  config = training_process.make_config(
+    tmp_path, **{**settings, 'eval_interval_steps': 2}
+  )
+  # No result is written, as if it were killed each time.
+  for _ in range(2):
+    assert loop.train(config).endswith('-3')
+  assert evaluated == [2, 3, 3]

@@ -123,6 +123,9 @@ def _train(config, strategy, stack):
   restored = restoring.restore(config, step)
   start_step = int(step.global_step.numpy())
   if _is_finished(config, start_step, restored):
+    if config.eval_interval_steps is not None and config.cluster is None:
+      # It may have been killed before it had evaluated the last step.
+      validation.Validation(config, is_chief=True).resume(restored, start_step)
     return restored
   if step.mean_over_hosts(start_step) != start_step:
     raise InputError(
@@ -286,9 +289,7 @@ class _Run:
       self._progress.advance()
       self._report(number, metrics, predictions, batch)
       is_last = number == total
-      validates = self._validation is not None and (
-        is_last or self._validation.is_due(number)
-      )
+      validates = self._validation and self._validation.is_due(number)
       if is_last or stops or validates or self._save_due(number):
         prefix = self._save(number, metrics)
       if stops and not is_last:

@@ -143,7 +143,7 @@ def make_strategy(num_clones=1, clone_on_cpu=False, tpu=None, cluster=None):
     InputError: there are not that many devices, or there is no such TPU.
   """
   if tpu:
-    return _tpu_strategy(tpu, num_clones, cluster)
+    return _tpu_strategy(tpu, num_clones, clone_on_cpu, cluster)
   if cluster is not None:
     return _cluster_strategy(num_clones, clone_on_cpu, cluster)
   devices = _devices(num_clones, clone_on_cpu)
@@ -221,16 +221,17 @@ def _virtual_cpus(count):
   return [cpu.name for cpu in tf.config.list_logical_devices('CPU')[:count]]
 
 
-def _tpu_strategy(tpu, num_clones, cluster):
+def _tpu_strategy(tpu, num_clones, clone_on_cpu, cluster):
   if cluster is not None:
     raise InputError(
       f'--tpu={tpu} brings its own hosts. Leave out --worker_hosts and '
       'TF_CONFIG.'
     )
-  if num_clones != 1:
+  if num_clones != 1 or clone_on_cpu:
+    flag = '--clone_on_cpu' if clone_on_cpu else f'--num_clones={num_clones}'
     raise InputError(
-      f'--num_clones={num_clones} is for GPUs; all cores of --tpu={tpu} are '
-      'used. Leave one of the flags out.'
+      f'{flag} is for CPUs and GPUs; all cores of --tpu={tpu} are used. Leave '
+      'one of the flags out.'
     )
   try:
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu)

@@ -39,6 +39,8 @@ class Validation:
     self._is_chief = is_chief
     self._agree = agree
     self._evaluation = None
+    # What a host writes that is not the first goes away with it.
+    self._own_folder = tempfile.TemporaryDirectory()
     crop_size = config.eval_crop_size or config.model_options.crop_size
     self._crop_size = list(crop_size)
     self._dataset = data_generator.Dataset(
@@ -87,7 +89,9 @@ class Validation:
 
   def is_due(self, number):
     """Whether a checkpoint of this step is to be evaluated."""
-    return number % self._config.eval_interval_steps == 0
+    config = self._config
+    is_last = number == config.training_number_of_steps
+    return is_last or number % config.eval_interval_steps == 0
 
   def evaluate(self, prefix, number):
     """Evaluates a checkpoint and keeps it if it is the best.
@@ -107,7 +111,7 @@ class Validation:
       folder = (
         os.path.join(config.train_logdir, FOLDER)
         if self._is_chief
-        else tempfile.mkdtemp()
+        else self._own_folder.name
       )
       self._evaluation = evaluator.Evaluation(
         config.model_options,
