@@ -376,7 +376,9 @@ def main():
   )
   if cluster is not None and not supervision.is_supervised():
     supervision.supervise(
-      lambda: checkpoints.latest(FLAGS.train_logdir), FLAGS.max_restarts
+      lambda: checkpoints.latest(FLAGS.train_logdir),
+      FLAGS.max_restarts,
+      os.path.join(FLAGS.train_logdir, 'failed_host.txt'),
     )
     return
   loop.train(

@@ -3,6 +3,7 @@
 import concurrent.futures
 import gc
 import itertools
+import json
 import socket
 import time
 
@@ -10,6 +11,7 @@ import grpc
 import pytest
 import small_records
 import tensorflow as tf
+import training_process
 
 from deeplab import common
 from deeplab.datasets import service_client
@@ -183,3 +185,13 @@ def test_something_else_answers(hurried):
   with pytest.raises(common.InputError, match='no dispatcher'):
     service_client.wait_for_workers(f'grpc://127.0.0.1:{port}')
   server.stop(None)
+
+
+@pytest.mark.slow
+def test_a_training(tmp_path, dispatcher):
+  settings = {'train_batch_size': 4}
+  for steps in (2, 3):
+    settings['training_number_of_steps'] = steps
+    training_process.train(tmp_path, data_service=dispatcher, **settings)
+  lines = (tmp_path / 'train_log.jsonl').read_text().splitlines()
+  assert [json.loads(line)['step'] for line in lines] == [1, 2, 3]

@@ -2,9 +2,13 @@
 
 import json
 import os
+import subprocess
+import sys
+import time
 
 import pytest
 import training_process
+from conftest import ROOT
 
 from deeplab.common import InputError
 from deeplab.training import strategies
@@ -149,3 +153,36 @@ def test_hosts_share_the_folder(tmp_path):
     output = process.communicate()[0]
     assert process.returncode
     assert 'must be a folder that all hosts share' in output, os.linesep
+
+
+@pytest.mark.slow
+def test_no_host_waits_for_one_that_failed(tmp_path):
+  hosts = ','.join(training_process.free_addresses(2))
+  log = tmp_path / 'first.log'
+
+  def start(task, dataset_dir):
+    return subprocess.Popen(
+      [
+        sys.executable,
+        str(ROOT / 'train.py'),
+        f'--train_logdir={tmp_path}/train',
+        f'--dataset_dir={dataset_dir}',
+        '--train_split=trainval',
+        '--model_variant=mobilenet_v2',
+        '--train_crop_size=33,33',
+        f'--worker_hosts={hosts}',
+        f'--task={task}',
+        '--clone_on_cpu',
+      ],
+      stderr=output,
+      text=True,
+    )
+
+  with log.open('w') as output:
+    first = start(0, ROOT / 'tests' / 'testdata' / 'voc_tfrecord')
+    # Whoever starts takes the word of an earlier failure back.
+    time.sleep(15)
+    second = start(1, tmp_path / 'none')
+    assert second.wait(120) == 1
+    assert first.wait(120) == 1
+  assert 'Another host has ended with an error' in log.read_text()

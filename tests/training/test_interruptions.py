@@ -110,9 +110,8 @@ def test_a_host_that_is_lost_is_an_interruption(tmp_path):
 
 _SUPERVISED = """
 import os, pathlib, sys, time
-from deeplab.training import supervision
 folder, plan = pathlib.Path(sys.argv[1]), sys.argv[2].split(',')
-if supervision.is_supervised():
+if 'DEEPLAB_SUPERVISED' in os.environ:
   runs = len(list(folder.iterdir()))
   (folder / str(runs)).touch()
   status = int(plan[runs])
@@ -120,9 +119,10 @@ if supervision.is_supervised():
     os.kill(os.getpid(), -status)
     time.sleep(60)
   os._exit(status)
+from deeplab.training import supervision
 progress = (lambda: len(list(folder.iterdir()))) if plan[-1] == 'on' else int
 supervision._FIRST_WAIT = 0.01
-supervision.supervise(progress, 2)
+supervision.supervise(progress, 2, sys.argv[1] + '.failed')
 """
 
 
@@ -146,6 +146,39 @@ def test_a_worker_is_started_again(plan, status, runs, tmp_path):
   )
   assert done.returncode == status, done.stderr
   assert len(list(folder.iterdir())) == runs
+  # Only an error is one for the other hosts.
+  failed = tmp_path / 'runs.failed'
+  assert failed.exists() == (status == 1)
+
+
+_WAITING = """
+import os, sys, time
+if 'DEEPLAB_SUPERVISED' in os.environ:
+  open(sys.argv[1], 'w').close()
+  time.sleep(600)
+from deeplab.training import supervision
+supervision._POLL_SECS = 0.1
+supervision.supervise(int, 2, sys.argv[1] + '.failed')
+"""
+
+
+def test_a_host_does_not_wait_for_one_that_failed(tmp_path):
+  script = tmp_path / 'script.py'
+  script.write_text(_WAITING)
+  started, failed = tmp_path / 'started', tmp_path / 'started.failed'
+  failed.write_text('of an earlier run')
+  process = subprocess.Popen(
+    [sys.executable, str(script), str(started)],
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  while not started.exists() and process.poll() is None:
+    time.sleep(0.05)
+  assert process.poll() is None and not failed.exists()
+  failed.write_text('b: status 1')
+  output = process.communicate(timeout=60)[1]
+  assert process.returncode == 1
+  assert 'Another host has ended with an error' in output
 
 
 _STOPPED = """
@@ -156,7 +189,7 @@ if supervision.is_supervised():
     open(sys.argv[1], 'w').close()
     time.sleep(3)
   os._exit(int(sys.argv[2]))
-supervision.supervise(int, 2)
+supervision.supervise(int, 2, sys.argv[1] + '.failed')
 """
 
 

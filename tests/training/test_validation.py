@@ -131,3 +131,15 @@ def test_the_last_step_is_evaluated_though_killed(tmp_path, monkeypatch):
   for _ in range(2):
     assert loop.train(config).endswith('-3')
   assert evaluated == [2, 3, 3]
+
+
+@pytest.mark.slow
+def test_hosts_stop_early_together(tmp_path):
+  # Nothing is learnt, so that no evaluation is better than the first.
+  settings = {**_SETTINGS, 'base_learning_rate': 0.0, 'weight_decay': 0.0}
+  outputs = training_process.train_on_hosts(
+    tmp_path, 2, keep_best_by='miou', early_stopping_evals=2, **settings
+  )
+  assert checkpoints.latest(str(tmp_path)).endswith('-3')
+  assert checkpoints.read_best(str(tmp_path))['step'] == 1
+  assert all('Stopped early' in output for output in outputs)

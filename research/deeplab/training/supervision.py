@@ -2,19 +2,24 @@
 
 TensorFlow cannot take a host back into a running training: when one is gone
 all processes must begin anew, and some end without a chance to say so. So the
-training is a process below this one, which starts it again.
+training is a process below this one, which starts it again. A host that ends
+with an error leaves word in a file, for the others not to wait for it.
 """
 
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 
+import tensorflow as tf
 from absl import logging
 
+from deeplab import atomic_files
+from deeplab.common import InputError
 from deeplab.training.interruption import RESUMABLE_STATUS
 
 # Set in the process that trains.
@@ -26,13 +31,18 @@ _SIGNALLED = (128 + signal.SIGTERM, 128 + signal.SIGINT)
 # Seconds between an end and the new start, at first and at most.
 _FIRST_WAIT, _MOST_WAIT = 1.0, 30.0
 
+# Seconds between two looks for the word of another host.
+_POLL_SECS = 10.0
+
 
 def is_supervised() -> bool:
   """Whether this process is the one that trains."""
   return _MARK in os.environ
 
 
-def supervise(progress: Callable[[], object], max_restarts: int):
+def supervise(
+  progress: Callable[[], object], max_restarts: int, failure_file: str
+):
   """Runs the command line of this process again and again.
 
   A training that was interrupted, or killed by a signal (as TensorFlow does
@@ -43,21 +53,30 @@ def supervise(progress: Callable[[], object], max_restarts: int):
     progress: function whose value changes as the training goes on, such as the
       newest checkpoint.
     max_restarts: so many starts in a row without progress are the last.
+    failure_file: path, the same for all hosts, of the word that one leaves
+      which ends with an error. A new start takes it back.
 
   Raises:
     SystemExit: with the status of the training, unless it ended well.
   """
+  _remove(failure_file)
   before, failures = progress(), 0
   while True:
-    status, is_stopped = _run_once()
+    status, is_stopped = _run_once(failure_file)
     resumes = status == RESUMABLE_STATUS or status < 0
     if is_stopped and (resumes or status in _SIGNALLED):
       # It had nothing to save yet, or it has saved.
       sys.exit(RESUMABLE_STATUS)
     if is_stopped or not resumes:
-      if status:
-        sys.exit(status if status > 0 else 128 - status)
-      return
+      if not status:
+        return
+      status = status if status > 0 else 128 - status
+      if not is_stopped:
+        _leave_word(failure_file, status)
+      sys.exit(status)
+    # The word of another host may come a little later than its end.
+    time.sleep(_FIRST_WAIT)
+    _end_if_failed(failure_file)
     now = progress()
     failures = failures + 1 if now == before else 0
     before = now
@@ -78,7 +97,35 @@ def supervise(progress: Callable[[], object], max_restarts: int):
     time.sleep(wait)
 
 
-def _run_once():
+def _leave_word(path, status):
+  # A full disk may be what it ended with.
+  with contextlib.suppress(InputError):
+    atomic_files.write(path, f'{socket.gethostname()}: status {status}\n')
+
+
+def _remove(path):
+  with contextlib.suppress(OSError, tf.errors.OpError):
+    tf.io.gfile.remove(path)
+
+
+def _has_failed(path):
+  with contextlib.suppress(OSError, tf.errors.OpError):
+    return tf.io.gfile.exists(path)
+  return False
+
+
+def _end_if_failed(path):
+  """Ends where another host has ended with an error."""
+  if _has_failed(path):
+    logging.error(
+      'Another host has ended with an error, which its log tells; %s says '
+      'which. Mend it and start the same command on all hosts.',
+      path,
+    )
+    sys.exit(1)
+
+
+def _run_once(failure_file):
   """Runs the training; returns its status, and whether it was told to end."""
   process = subprocess.Popen(
     [sys.executable, *sys.argv],
@@ -100,7 +147,14 @@ def _run_once():
     for number in (signal.SIGTERM, signal.SIGINT)
   }
   try:
-    return process.wait(), is_stopped
+    while True:
+      with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(_POLL_SECS), is_stopped
+      if not is_stopped and _has_failed(failure_file):
+        # It may wait for the other host, where nothing else reaches it.
+        process.kill()
+        process.wait()
+        _end_if_failed(failure_file)
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)
