@@ -8,4 +8,8 @@ source environment.sh
 
 ruff check .
 ruff format --check .
+if [ $# -eq 0 ]; then
+  # Two at a time. What is slow has the machine for itself.
+  set -- --numprocesses=2 --dist=loadfile
+fi
 python -m pytest -q --durations=10 "$@"

@@ -50,6 +50,6 @@ setuptools.setup(
   ],
   extras_require={
     'cuda': ['tensorflow[and-cuda]>=2.20'],
-    'test': ['pytest>=8.0', 'ruff>=0.9'],
+    'test': ['pytest>=8.0', 'pytest-xdist>=3.6', 'ruff>=0.9'],
   },
 )
