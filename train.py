@@ -24,7 +24,13 @@ from deeplab import (
 )
 from deeplab.common import InputError
 from deeplab.datasets import dataset_info
-from deeplab.training import config, loop, strategies, supervision
+from deeplab.training import (
+  config,
+  interruption,
+  loop,
+  strategies,
+  supervision,
+)
 
 FLAGS = flags.FLAGS
 
@@ -378,7 +384,8 @@ def main():
     supervision.supervise(
       lambda: checkpoints.latest(FLAGS.train_logdir),
       FLAGS.max_restarts,
-      os.path.join(FLAGS.train_logdir, 'failed_host.txt'),
+      FLAGS.train_logdir,
+      cluster.index,
     )
     return
   loop.train(
@@ -394,4 +401,4 @@ def main():
 
 if __name__ == '__main__':
   _define_flags()
-  flags.run(main)
+  flags.run(main, terminated_status=interruption.RESUMABLE_STATUS)

@@ -32,6 +32,9 @@ _MIN_SHUFFLE_RECORDS = 100
 _MAX_SHUFFLE_RECORDS = 1024
 _SHUFFLE_BYTES = 1 << 28
 
+# Before each attempt to read again.
+_WAITS = read_errors.waits(3)
+
 # Shards that the shuffled records of one moment come from.
 _OPEN_SHARDS = 16
 
@@ -310,7 +313,7 @@ class Dataset:
     """An iterator over `as_dataset()`."""
     return iter(self.as_dataset())
 
-  def iterate(self, batches=None, retry=None, *, waits=read_errors.WAITS):
+  def iterate(self, batches=None, retry=None, *, waits=_WAITS):
     """Yields batches, with errors in the data turned into InputError.
 
     Where reading fails for a reason that may pass (see

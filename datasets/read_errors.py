@@ -12,8 +12,8 @@ from absl import logging
 from deeplab.checking import InputError
 from deeplab.datasets import records
 
-# Seconds to wait before each new attempt; as many failures in a row are borne.
-WAITS = (1.0, 5.0, 25.0)
+# Seconds to wait before a new attempt, at most.
+_MOST_WAIT = 60.0
 
 # What a file system or the tf.data service says when it is not there just now.
 _PASSING = (
@@ -46,6 +46,11 @@ def _path(error, shards):
   return next((s.path for s in shards if s.path in message), None)
 
 
+def waits(number: int) -> list[float]:
+  """Seconds to wait before each of so many attempts in a row."""
+  return [min(5.0**i, _MOST_WAIT) for i in range(number)]
+
+
 def is_passing(error: Exception, shards: Sequence[records.Shard] = ()) -> bool:
   """Whether what failed may succeed when it is tried again.
 
@@ -73,9 +78,7 @@ class Patience:
     failures: number of failures since the last success.
   """
 
-  def __init__(
-    self, shards: Sequence[records.Shard], waits: Sequence[float] = WAITS
-  ):
+  def __init__(self, shards: Sequence[records.Shard], waits: Sequence[float]):
     """Makes one that has met no failure.
 
     Args:

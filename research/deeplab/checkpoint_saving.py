@@ -89,7 +89,19 @@ def rename(source, target):
   if tf.io.gfile.exists(f'{target}.index'):
     tf.io.gfile.remove(f'{target}.index')
   for file in files_of(source):
+    _flush(file)
     tf.io.gfile.rename(file, target + file[len(source) :], overwrite=True)
+  _flush(os.path.dirname(target) or '.')
+
+
+def _flush(path):
+  """Has a local file or folder on the disk before older ones are removed."""
+  if os.path.exists(path):  # Not of a remote file system.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+      os.fsync(descriptor)
+    finally:
+      os.close(descriptor)
 
 
 def files_of(prefix):

@@ -14,13 +14,14 @@ from deeplab.common import InputError
 FLAGS = flags.FLAGS
 
 
-def run(main):
+def run(main, terminated_status=128 + signal.SIGTERM):
   """Runs a script: errors of the user are one line and exit status 1.
 
   A script that is interrupted or terminated cleans up as after an error.
 
   Args:
     main: function of no arguments.
+    terminated_status: exit status after SIGTERM, unless `main` sees to it.
   """
 
   def checked(argv):
@@ -44,10 +45,14 @@ def run(main):
     except KeyboardInterrupt:
       _fail('interrupted.', status=128 + signal.SIGINT)
 
-  for number in (signal.SIGTERM, signal.SIGHUP):
+  statuses = {
+    signal.SIGTERM: terminated_status,
+    signal.SIGHUP: 128 + signal.SIGHUP,
+  }
+  for number in statuses:
     # `nohup` has the second one ignored.
     if signal.getsignal(number) == signal.SIG_DFL:
-      signal.signal(number, lambda number, _: sys.exit(128 + number))
+      signal.signal(number, lambda number, _: sys.exit(statuses[number]))
   logging.set_verbosity(logging.INFO)
   logging.use_absl_handler()
   app.run(guarded)

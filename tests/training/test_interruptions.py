@@ -122,7 +122,7 @@ if 'DEEPLAB_SUPERVISED' in os.environ:
 from deeplab.training import supervision
 progress = (lambda: len(list(folder.iterdir()))) if plan[-1] == 'on' else int
 supervision._FIRST_WAIT = 0.01
-supervision.supervise(progress, 2, sys.argv[1] + '.failed')
+supervision.supervise(progress, 2, str(folder.parent), 0)
 """
 
 
@@ -147,7 +147,7 @@ def test_a_worker_is_started_again(plan, status, runs, tmp_path):
   assert done.returncode == status, done.stderr
   assert len(list(folder.iterdir())) == runs
   # Only an error is one for the other hosts.
-  failed = tmp_path / 'runs.failed'
+  failed = tmp_path / 'failed_host_0.txt'
   assert failed.exists() == (status == 1)
 
 
@@ -157,16 +157,19 @@ if 'DEEPLAB_SUPERVISED' in os.environ:
   open(sys.argv[1], 'w').close()
   time.sleep(600)
 from deeplab.training import supervision
-supervision._POLL_SECS = 0.1
-supervision.supervise(int, 2, sys.argv[1] + '.failed')
+supervision._POLL_SECS = supervision._STARTING_SECS = 0.1
+supervision.supervise(int, 2, os.path.dirname(sys.argv[1]), 0)
 """
 
 
 def test_a_host_does_not_wait_for_one_that_failed(tmp_path):
   script = tmp_path / 'script.py'
   script.write_text(_WAITING)
-  started, failed = tmp_path / 'started', tmp_path / 'started.failed'
-  failed.write_text('of an earlier run')
+  started = tmp_path / 'started'
+  own, other = (tmp_path / f'failed_host_{i}.txt' for i in range(2))
+  for path in (own, other):
+    path.write_text('of an earlier run')
+  os.utime(other, (0, 0))
   process = subprocess.Popen(
     [sys.executable, str(script), str(started)],
     stderr=subprocess.PIPE,
@@ -174,8 +177,9 @@ def test_a_host_does_not_wait_for_one_that_failed(tmp_path):
   )
   while not started.exists() and process.poll() is None:
     time.sleep(0.05)
-  assert process.poll() is None and not failed.exists()
-  failed.write_text('b: status 1')
+  time.sleep(0.5)
+  assert process.poll() is None and not own.exists()
+  other.write_text('b ended with status 1')
   output = process.communicate(timeout=60)[1]
   assert process.returncode == 1
   assert 'Another host has ended with an error' in output
@@ -189,7 +193,7 @@ if supervision.is_supervised():
     open(sys.argv[1], 'w').close()
     time.sleep(3)
   os._exit(int(sys.argv[2]))
-supervision.supervise(int, 2, sys.argv[1] + '.failed')
+supervision.supervise(int, 2, os.path.dirname(sys.argv[1]), 0)
 """
 
 

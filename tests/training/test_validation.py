@@ -9,7 +9,7 @@ import training_process
 from deeplab import checkpoints
 from deeplab.common import InputError
 from deeplab.evaluation import evaluator
-from deeplab.training import loop
+from deeplab.training import interruption, loop, validation
 
 _SETTINGS = {
   'train_batch_size': 2,
@@ -97,7 +97,8 @@ def test_what_was_not_evaluated_is_evaluated_first(tmp_path, monkeypatch):
 
   def evaluate(self, prefix, step):
     evaluated.append(step)
-    (tmp_path / 'eval' / f'miou_{step}.json').touch()
+    result = tmp_path / 'eval' / f'miou_{step}.json'
+    result.write_text('{"miou": 0.1}')
     return {'miou': 0.1}
 
   monkeypatch.setattr(evaluator.Evaluation, 'evaluate', evaluate)
@@ -131,6 +132,39 @@ def test_the_last_step_is_evaluated_though_killed(tmp_path, monkeypatch):
   for _ in range(2):
     assert loop.train(config).endswith('-3')
   assert evaluated == [2, 3, 3]
+
+
+def test_the_best_is_kept_though_killed(tmp_path, monkeypatch):
+  def evaluate(self, prefix, step):
+    values = {'miou': step / 10}
+    path = tmp_path / 'eval' / f'miou_{step}.json'
+    path.write_text(json.dumps(values))
+    if step == 2:
+      raise KeyboardInterrupt
+    return values
+
+  monkeypatch.setattr(evaluator.Evaluation, 'evaluate', evaluate)
+  settings = {**_SETTINGS, 'training_number_of_steps': 2}
+  config = training_process.make_config(
+    tmp_path, **settings, keep_best_by='miou'
+  )
+  with pytest.raises(KeyboardInterrupt):
+    loop.train(config)
+  assert checkpoints.read_best(str(tmp_path))['step'] == 1
+  loop.train(config)
+  assert checkpoints.read_best(str(tmp_path))['step'] == 2
+
+
+def test_an_evaluation_ends_when_told_to(tmp_path):
+  config = training_process.make_config(
+    tmp_path, **{**_SETTINGS, 'training_number_of_steps': 1}
+  )
+  prefix = loop.train(config)
+  (tmp_path / 'eval' / 'miou_1.json').unlink()
+  part = validation.Validation(config, is_chief=True, should_stop=lambda: True)
+  with pytest.raises(interruption.Interrupted, match='evaluates the check'):
+    part.resume(prefix, 1)
+  assert not (tmp_path / 'eval' / 'miou_1.json').exists()
 
 
 @pytest.mark.slow

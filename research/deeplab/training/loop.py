@@ -10,7 +10,7 @@ from absl import logging
 
 from deeplab import checkpoints, common, stored_options
 from deeplab.common import InputError
-from deeplab.datasets import data_generator
+from deeplab.datasets import data_generator, read_errors
 from deeplab.training import (
   interruption,
   profiling,
@@ -65,10 +65,10 @@ def train(config):
     last = checkpoints.latest(config.train_logdir)
     if last and _is_finished(config, checkpoints.global_step(last), last):
       return last
-  strategy = strategies.make_strategy(
-    config.num_clones, config.clone_on_cpu, config.tpu, config.cluster
-  )
   try:
+    strategy = strategies.make_strategy(
+      config.num_clones, config.clone_on_cpu, config.tpu, config.cluster
+    )
     with contextlib.ExitStack() as stack:
       stack.enter_context(_lost_hosts(config))
       stack.enter_context(
@@ -123,12 +123,10 @@ def _train(config, strategy, stack):
   restored = restoring.restore(config, step)
   start_step = int(step.global_step.numpy())
   if _is_finished(config, start_step, restored):
-    if config.eval_interval_steps is not None and config.cluster is None:
-      # It may have been killed before it had evaluated the last step.
-      validation.Validation(config, is_chief=True).resume(restored, start_step)
     return restored
   if step.mean_over_hosts(start_step) != start_step:
-    raise InputError(
+    # Or what it lists of a network file system is of a while ago.
+    raise interruption.Interrupted(
       f'this host finds step {start_step} in --train_logdir='
       f'{config.train_logdir}, others another one. It must be a folder that '
       'all hosts share.'
@@ -156,7 +154,7 @@ def _train(config, strategy, stack):
 
 
 def _is_finished(config, step, prefix):
-  """Whether a checkpoint leaves nothing to do."""
+  """Whether a checkpoint leaves nothing to do but to evaluate it."""
   if step < config.training_number_of_steps:
     return False
   logging.info(
@@ -165,6 +163,9 @@ def _is_finished(config, step, prefix):
     step,
     config.training_number_of_steps,
   )
+  if config.eval_interval_steps is not None and _is_chief(config):
+    # It may have been killed before it had evaluated the last step.
+    validation.Validation(config, is_chief=True).resume(prefix, step)
   return True
 
 
@@ -256,7 +257,11 @@ class _Run:
     self._validation = None
     if config.eval_interval_steps is not None:
       self._validation = validation.Validation(
-        config, self._is_chief, self._step.mean_over_hosts
+        config,
+        self._is_chief,
+        self._step.mean_over_hosts,
+        lambda: self._stop.received,
+        self._persist,
       )
 
   def run(self):
@@ -270,7 +275,9 @@ class _Run:
     if self._validation is not None and start:
       # A run may end before it has evaluated what it saved.
       last = checkpoints.prefix_of(self._config.train_logdir, start)
-      if self._validation.resume(last, start):
+      with self._progress.pause():
+        is_over = self._validation.resume(last, start)
+      if is_over:
         self._leave(start)
         return last
     before = None
@@ -299,9 +306,9 @@ class _Run:
           'command goes on from there.'
         )
       if validates:
-        # Not before the first host has written it.
-        self._step.mean_over_hosts(number)
         with self._progress.pause():
+          # Not before the first host has written it.
+          self._step.mean_over_hosts(number)
           is_last |= self._validation.evaluate(prefix, number)
       if is_last:
         self._leave(number)
@@ -351,11 +358,10 @@ class _Run:
     return self._step.strategy.distribute_datasets_from_function(pipeline)
 
   def _iterate(self, batches):
-    retries = self._config.max_read_retries
     return self._dataset.iterate(
       batches,
       retry=lambda count: self._batches(self._start_step + count),
-      waits=[min(5.0**i, _MOST_WAIT) for i in range(retries)],
+      waits=read_errors.waits(self._config.max_read_retries),
     )
 
   def _report(self, number, metrics, predictions, batch):
@@ -415,18 +421,19 @@ class _Run:
           number, metrics, f'the update of variable {name}'
         )
     with self._progress.pause():
-      return self._write_checkpoint(number, values)
+      return self._persist(
+        lambda: checkpoints.save(
+          config.train_logdir, number, values, config.keep_checkpoint_max
+        )
+      )
 
-  def _write_checkpoint(self, number, values):
-    """Tries for `save_retry_secs`; returns the prefix."""
-    config = self._config
-    deadline = time.monotonic() + config.save_retry_secs
+  def _persist(self, write):
+    """Calls a function that writes, for `save_retry_secs` where it cannot."""
+    deadline = time.monotonic() + self._config.save_retry_secs
     wait = _FIRST_WAIT
     while True:
       try:
-        return checkpoints.save(
-          config.train_logdir, number, values, config.keep_checkpoint_max
-        )
+        return write()
       except InputError as error:
         if self._stop.received or time.monotonic() + wait > deadline:
           raise

@@ -76,7 +76,12 @@ class _Optimizer(tf.Module):
       strategy.extended.update(
         variable,
         self._update,
-        args=(gradients[name], learning_rate, *self._shared(), *slots),
+        args=(
+          gradients[name],
+          tf.cast(learning_rate, variable.dtype),
+          *self._shared(),
+          *slots,
+        ),
         group=False,
       )
     self._finish(strategy)
@@ -112,8 +117,7 @@ class Momentum(_Optimizer):
 
   def _update(self, variable, gradient, learning_rate, accumulator):
     accumulator.assign(self.momentum * accumulator + gradient)
-    rate = tf.cast(learning_rate, variable.dtype)
-    variable.assign_sub(rate * accumulator)
+    variable.assign_sub(learning_rate * accumulator)
 
 
 class Adam(_Optimizer):
