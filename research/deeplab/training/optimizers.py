@@ -76,12 +76,7 @@ class _Optimizer(tf.Module):
       strategy.extended.update(
         variable,
         self._update,
-        args=(
-          gradients[name],
-          tf.cast(learning_rate, variable.dtype),
-          *self._shared(),
-          *slots,
-        ),
+        args=(gradients[name], learning_rate, *self._shared(), *slots),
         group=False,
       )
     self._finish(strategy)
@@ -117,7 +112,8 @@ class Momentum(_Optimizer):
 
   def _update(self, variable, gradient, learning_rate, accumulator):
     accumulator.assign(self.momentum * accumulator + gradient)
-    variable.assign_sub(learning_rate * accumulator)
+    rate = tf.cast(learning_rate, variable.dtype)
+    variable.assign_sub(rate * accumulator)
 
 
 class Adam(_Optimizer):
@@ -152,6 +148,7 @@ class Adam(_Optimizer):
     beta1_power, beta2_power, m, v = state
     beta1, beta2 = self.betas
     rate = learning_rate * tf.sqrt(1.0 - beta2_power) / (1.0 - beta1_power)
+    rate = tf.cast(rate, variable.dtype)
     m.assign_add((gradient - m) * (1 - beta1))
     v.assign_add((tf.square(gradient) - v) * (1 - beta2))
     variable.assign_sub(rate * m / (tf.sqrt(v) + self.epsilon))
