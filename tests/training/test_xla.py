@@ -116,7 +116,11 @@ def test_agrees_with_plain_steps(name, kind):
   assert result.returncode == 0, result.stderr[-3000:]
   loss, state = json.loads(result.stdout.splitlines()[-1])
   assert loss < {'float16': 1e-2, 'float64': 1e-6}.get(kind, 1e-5)
-  assert state < _STEPS[kind][1]
+  # Between the cells of HNASNet are bilinear resizes, which give float32.
+  bound = (
+    1e-4 if (name, kind) == ('nas_hnasnet', 'float64') else _STEPS[kind][1]
+  )
+  assert state < bound
 
 
 if __name__ == '__main__':
