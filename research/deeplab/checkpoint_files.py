@@ -341,8 +341,16 @@ def first_line(error):
   return str(error).partition('\n')[0]
 
 
-def global_step(prefix):
-  """The training step of a checkpoint: from the file, else from its name."""
+def global_step(path):
+  """The training step of a checkpoint: from the file, else from its name.
+
+  Args:
+    path: see `find`.
+
+  Raises:
+    InputError: there is no checkpoint, or it cannot be read.
+  """
+  prefix = find(path)
   variables = read(prefix)
   if GLOBAL_STEP in variables:
     return int(variables[GLOBAL_STEP][1]())
