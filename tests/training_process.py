@@ -126,21 +126,15 @@ def difference(first, second):
   )
 
 
-def use_floatx(floatx, replace=setattr):
-  """Makes networks with variables and activations of another type.
-
-  Args:
-    floatx: 'float64'.
-    replace: function of an object, a name and a value.
-  """
+def use_floatx(floatx):
+  """Makes all networks of this process in another type, 'float64'."""
   import keras
 
   from deeplab.slim import scopes
 
-  # What keras.config.set_floatx sets; a test must be able to take it back.
-  replace(keras.src.backend.config, '_FLOATX', floatx)
+  keras.config.set_floatx(floatx)
   # The fused batch norm of one device does not know float64.
-  replace(scopes, 'synchronizes_batch_norm', lambda: True)
+  scopes.synchronizes_batch_norm = lambda: True
 
 
 def _main(floatx=None, **settings):

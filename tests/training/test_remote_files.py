@@ -1,16 +1,14 @@
 """Everything of a training in folders that TensorFlow alone can reach."""
 
 import json
-import pathlib
 
 import tensorflow as tf
 import training_process
+from conftest import ROOT
 
 from deeplab.training import loop
 
-_RECORDS = (
-  pathlib.Path(__file__).resolve().parent.parent / 'testdata' / 'voc_tfrecord'
-)
+_RECORDS = ROOT / 'tests' / 'testdata' / 'voc_tfrecord'
 
 
 def test_a_training_goes_on_in_remote_folders():

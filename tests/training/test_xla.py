@@ -35,10 +35,11 @@ _CASES = {
 
 # Changes of the configuration, and the bound on the state.
 _STEPS = {
-  # The gradients of random weights hold no digit of float32 at the worst.
+  # The gradients of random weights hold no digit of float32 at the worst: of
+  # the state only that it is finite.
   'float32': ({}, math.inf),
   'float64': ({}, 1e-5),
-  'frozen': ({'fine_tune_batch_norm': False}, 1e-3),
+  'frozen': ({'fine_tune_batch_norm': False}, 1e-5),
   'guarded': (
     {
       'fine_tune_batch_norm': False,
@@ -47,7 +48,7 @@ _STEPS = {
       'moving_average_decay': 0.9,
       'recompute_grad': True,
     },
-    1e-3,
+    1e-5,
   ),
   'float16': ({'mixed_precision': 'float16'}, math.inf),
 }
@@ -59,8 +60,8 @@ def _run(model, changes, jit_compile):
     'unused',
     model={'depth_multiplier': 1.0, **model},
     train_batch_size=2,
-    # Random weights would make ten thousand times the rounding of a step in
-    # the next one, elsewhere.
+    # At the flag's default the second step of ResNet-101 has four thousand
+    # times the rounding of the first one; so both are taken at one point.
     base_learning_rate=1e-8,
     **changes,
   )
@@ -115,7 +116,7 @@ def test_agrees_with_plain_steps(name, kind):
   )
   assert result.returncode == 0, result.stderr[-3000:]
   loss, state = json.loads(result.stdout.splitlines()[-1])
-  assert loss < {'float16': 1e-2, 'float64': 1e-6}.get(kind, 1e-5)
+  assert loss < {'float16': 1e-3, 'float64': 1e-6}.get(kind, 1e-5)
   # Between the cells of HNASNet are bilinear resizes, which give float32.
   bound = (
     1e-4 if (name, kind) == ('nas_hnasnet', 'float64') else _STEPS[kind][1]

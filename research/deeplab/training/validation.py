@@ -21,8 +21,6 @@ FOLDER = 'eval'
 class _Stoppable(data_generator.Dataset):
   """A data set that ends in between where the training is told to end."""
 
-  should_stop = staticmethod(lambda: False)
-
   def iterate(self, *arguments, **options):
     for batch in super().iterate(*arguments, **options):
       if self.should_stop():
@@ -45,7 +43,7 @@ class Validation:
     config,
     is_chief,
     agree=float,
-    should_stop=None,
+    should_stop=lambda: False,
     persist=lambda write: write(),
   ):
     """Checks the split; the network is built with the first evaluation.
@@ -80,8 +78,7 @@ class Validation:
       keep_aspect_ratio=config.keep_aspect_ratio,
       model_variant=config.model_options.model_variant,
     )
-    if should_stop is not None:
-      self._dataset.should_stop = should_stop
+    self._dataset.should_stop = should_stop
     if not self._dataset.has_labels:
       raise InputError(
         f'--eval_split={config.eval_split} has no labels to evaluate with. '
