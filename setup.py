@@ -50,6 +50,16 @@ setuptools.setup(
   ],
   extras_require={
     'cuda': ['tensorflow[and-cuda]>=2.20'],
-    'test': ['pytest>=8.0', 'pytest-xdist>=3.6', 'ruff>=0.9'],
+    # The page of `python -m deeplab.demo`.
+    'demo': ['gradio>=5.0'],
+    # export_model.py --export_format=onnx.
+    'onnx': ['onnx>=1.17', 'onnxruntime>=1.20', 'tf2onnx>=1.16.1'],
+    'test': [
+      'deeplab-keras3[demo,onnx]',
+      'playwright>=1.50',
+      'pytest>=8.0',
+      'pytest-xdist>=3.6',
+      'ruff>=0.9',
+    ],
   },
 )

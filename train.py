@@ -17,6 +17,7 @@ from absl import flags as absl_flags
 from deeplab import (
   checkpoints,
   common,
+  dataset_flags,
   flags,
   model,
   model_flags,
@@ -45,7 +46,6 @@ _ASYNCHRONOUS = {
 # Fields of TrainConfig that come from flags of the same name.
 _CONFIG_FLAGS = (
   'train_logdir',
-  'dataset_dir',
   'train_split',
   'image_pyramid',
   'train_batch_size',
@@ -121,14 +121,13 @@ def _define_flags():
   _define_evaluation_flags()
   _define_step_flags()
   _define_device_flags()
-  flags.require('train_logdir', 'dataset_dir')
+  flags.require('train_logdir')
 
 
 def _define_data_flags():
   string, real = absl_flags.DEFINE_string, absl_flags.DEFINE_float
-  string('dataset', 'pascal_voc_seg', 'Name of the data set.')
+  dataset_flags.define_dataset_flags()
   string('train_split', 'train', 'Split to train on.')
-  string('dataset_dir', None, 'Folder of the TFRecord files.')
   flags.define_list(
     'train_crop_size', [513, 513], 'Size [height, width] of the crops.'
   )
@@ -317,15 +316,10 @@ def _define_device_flags():
   integer('startup_delay_steps', 15, 'Of asynchronous training: no effect.')
 
 
-def _model_options():
+def _model_options(num_classes):
   """From the flags; when training goes on, from what lies there as well."""
-  info = dataset_info.resolve(
-    FLAGS.dataset if flags.is_given('dataset') else None, FLAGS.dataset_dir
-  )
   last = checkpoints.latest(FLAGS.train_logdir)
-  options = model_flags.model_options(
-    info.num_classes, FLAGS.train_crop_size, last
-  )
+  options = model_flags.model_options(num_classes, FLAGS.train_crop_size, last)
   initial = FLAGS.tf_initial_checkpoint
   if last is None and initial and FLAGS.resnet_root_convs == 'auto':
     convs = stored_options.resnet_root_convs(initial)
@@ -388,10 +382,13 @@ def main():
       cluster.index,
     )
     return
+  dataset_name, dataset_dir = dataset_flags.find()
+  info = dataset_info.resolve(dataset_name, dataset_dir)
   loop.train(
     config.TrainConfig(
-      model_options=_model_options(),
-      dataset_name=FLAGS.dataset if flags.is_given('dataset') else None,
+      model_options=_model_options(info.num_classes),
+      dataset_name=dataset_name,
+      dataset_dir=dataset_dir,
       cluster=cluster,
       deterministic=_is_deterministic(),
       **{name: FLAGS[name].value for name in _CONFIG_FLAGS},

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 import tqdm
 
@@ -43,12 +44,17 @@ class Example:
   Attributes:
     name: the name the record gets.
     image_path: a JPEG or PNG file.
-    label_path: a PNG file, None for an image without labels.
+    label_path: a mask as `image_files.read_label` takes it, None for an image
+      without labels.
+    decode_label: for labels of another kind: decode_label(label_path) returns
+      them as uint8 [height, width], or raises InputError. `label_map` and the
+      check of the values follow as for a mask.
   """
 
   name: str
   image_path: str
   label_path: str | None = None
+  decode_label: Callable[[str], np.ndarray] | None = None
 
 
 def read_list(
@@ -237,7 +243,15 @@ def make_record(
   image = image_files.read_image(example.image_path)
   label = None
   if example.label_path:
-    label = image_files.read_label(example.label_path, info, label_map)
+    if example.decode_label:
+      label = image_files.encode_label(
+        example.decode_label(example.label_path),
+        info,
+        label_map,
+        example.label_path,
+      )
+    else:
+      label = image_files.read_label(example.label_path, info, label_map)
     if (label.height, label.width) != (image.height, image.width):
       raise InputError(
         f'{example.image_path} has {image.height} x {image.width} pixels '

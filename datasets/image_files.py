@@ -251,6 +251,41 @@ def _check_values(labels, info, path):
     )
 
 
+def _mapped(labels, info, label_map, path):
+  """The labels of the record, from those of the file."""
+  if label_map:
+    table = np.arange(256, dtype=np.uint8)
+    table[list(label_map)] = list(label_map.values())
+    labels = table[labels]
+  _check_values(labels, info, path)
+  return labels
+
+
+def encode_label(
+  labels: np.ndarray,
+  info: DatasetInfo,
+  label_map: Mapping[int, int] | None,
+  path: str,
+) -> EncodedImage:
+  """Encodes labels that come from anything but a mask.
+
+  Args:
+    labels: uint8 [height, width].
+    info: the data set, for the values that may occur.
+    label_map: {label of the file: label of the record}, None for no change.
+    path: where they come from, for messages.
+
+  Returns:
+    A grey PNG.
+
+  Raises:
+    InputError: the labels hold other values.
+  """
+  labels = _mapped(labels, info, label_map, path)
+  image = Image.fromarray(labels)
+  return _encoded(_to_png(image), 'png', image, path)
+
+
 def read_label(
   path: str, info: DatasetInfo, label_map: Mapping[int, int] | None = None
 ) -> EncodedImage:
@@ -270,11 +305,7 @@ def read_label(
   """
   data, image = _open(path)
   labels = _decode_label(data, image, path, info)
-  if label_map:
-    table = np.arange(256, dtype=np.uint8)
-    table[list(label_map)] = list(label_map.values())
-    labels = table[labels]
-  _check_values(labels, info, path)
+  labels = _mapped(labels, info, label_map, path)
   is_final = image.mode == 'L' and 'transparency' not in image.info
   if not is_final or not np.array_equal(labels, np.asarray(image)):
     data = _to_png(Image.fromarray(labels))

@@ -5,7 +5,7 @@ Only scripts use this module; everything below them takes plain arguments.
 
 from absl import flags as absl_flags
 
-from deeplab import common, flags, model_flags
+from deeplab import common, dataset_flags, flags, model_flags
 from deeplab.common import InputError
 from deeplab.core import dense_crf
 from deeplab.datasets import data_generator
@@ -46,10 +46,9 @@ def define_data_flags(prefix):
     [513, 513],
     'Size [height, width] that images are padded to; none may be larger.',
   )
-  absl_flags.DEFINE_string('dataset', 'pascal_voc_seg', 'Name of the data set.')
+  dataset_flags.define_dataset_flags()
   absl_flags.DEFINE_string(f'{prefix}_split', 'val', 'Split to run on.')
-  absl_flags.DEFINE_string('dataset_dir', None, 'Folder of the TFRecord files.')
-  flags.require('checkpoint_dir', 'dataset_dir')
+  flags.require('checkpoint_dir')
 
 
 def define_following_flags(limit):
@@ -165,12 +164,13 @@ def make_job(
     InputError: an argument is out of range.
   """
   crop_size = FLAGS[f'{prefix}_crop_size'].value
+  dataset_name, dataset_dir = dataset_flags.find()
 
   def make_dataset(model_variant):
     return data_generator.Dataset(
-      dataset_name=FLAGS.dataset if flags.is_given('dataset') else None,
+      dataset_name=dataset_name,
       split_name=FLAGS[f'{prefix}_split'].value,
-      dataset_dir=FLAGS.dataset_dir,
+      dataset_dir=dataset_dir,
       batch_size=FLAGS[f'{prefix}_batch_size'].value,
       crop_size=crop_size,
       min_resize_value=FLAGS.min_resize_value,
