@@ -47,26 +47,48 @@ def published_checkpoint():
 
 
 @pytest.fixture
-def parse_flags(monkeypatch):
-  """Parses arguments as a script with the flags of the model alone does."""
+def parse(monkeypatch):
+  """Parses the command line of a script, each time from new flags.
+
+  parse(module, define, arguments): `module` is the script, `define` its
+  function that defines the flags; returns the values.
+  """
   # Not every test needs TensorFlow, which takes seconds to import.
   from absl import flags as absl_flags
 
-  from deeplab import flag_checks, flags, model_flags
+  # All that read flags are modules of this package, or the script.
+  from deeplab import dataset_flags, evaluation_flags, flag_checks  # noqa: F401
 
-  def parse(*arguments):
+  def parse_arguments(module, define, arguments):
     values = absl_flags.FlagValues()
-    for module in (flags, flag_checks, model_flags):
-      monkeypatch.setattr(module, 'FLAGS', values)
+    own = [
+      one
+      for name, one in sys.modules.items()
+      if name.startswith(('deeplab.', 'experiment.'))
+    ]
+    for one in [*own, module]:
+      if 'FLAGS' in vars(one):
+        monkeypatch.setattr(one, 'FLAGS', values)
     with monkeypatch.context() as patch:
-      for name in dir(absl_flags):
-        if name.startswith('DEFINE_'):
-          define = functools.partial(
-            getattr(absl_flags, name), flag_values=values
-          )
-          patch.setattr(absl_flags, name, define)
-      model_flags.define_model_flags()
-    values(['script', *arguments])
+      names = [name for name in dir(absl_flags) if name.startswith('DEFINE_')]
+      for name in [*names, 'mark_flags_as_required', 'register_validator']:
+        function = functools.partial(
+          getattr(absl_flags, name), flag_values=values
+        )
+        patch.setattr(absl_flags, name, function)
+      define()
+    rest = values(['script', *arguments])
+    assert rest == ['script']
     return values
 
-  return parse
+  return parse_arguments
+
+
+@pytest.fixture
+def parse_flags(parse):
+  """Parses arguments as a script with the flags of the model alone does."""
+  from deeplab import model_flags
+
+  return lambda *arguments: parse(
+    model_flags, model_flags.define_model_flags, arguments
+  )

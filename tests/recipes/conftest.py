@@ -1,44 +1,11 @@
 """Recipes run in this process, and stand-ins for what they need."""
 
-import functools
 import json
 import os
 
 import pytest
 
 from experiment import runner
-
-
-@pytest.fixture
-def parse(monkeypatch):
-  """Parses the command line of a script, each time from new flags."""
-  from absl import flags as absl_flags
-
-  from deeplab import (
-    evaluation_flags,
-    flag_checks,
-    flags,
-    model_flags,
-  )
-
-  helpers = [evaluation_flags, flag_checks, flags, model_flags, runner]
-
-  def parse_flags(module, define, arguments):
-    values = absl_flags.FlagValues()
-    for one in [*helpers, module]:
-      monkeypatch.setattr(one, 'FLAGS', values)
-    with monkeypatch.context() as patch:
-      names = [name for name in dir(absl_flags) if name.startswith('DEFINE_')]
-      for name in [*names, 'mark_flags_as_required', 'register_validator']:
-        function = functools.partial(
-          getattr(absl_flags, name), flag_values=values
-        )
-        patch.setattr(absl_flags, name, function)
-      define()
-    rest = values(['script', *arguments])
-    assert rest == ['script']
-
-  return parse_flags
 
 
 @pytest.fixture
