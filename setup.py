@@ -31,8 +31,12 @@ setuptools.setup(
   python_requires='>=3.10',
   package_dir=_PACKAGE_DIRS,
   packages=_packages(),
-  # Dense prediction cells.
-  package_data={'deeplab.core': ['*.json']},
+  package_data={
+    # Dense prediction cells.
+    'deeplab.core': ['*.json'],
+    # Inside the pages of vis.py.
+    'deeplab.evaluation': ['*.css', '*.js'],
+  },
   install_requires=[
     'absl-py>=2.1',
     'grpcio>=1.60',

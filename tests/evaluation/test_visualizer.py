@@ -61,7 +61,7 @@ def test_pictures_equal_the_original(tmp_path, batch_size, resize):
   assert sorted(os.listdir(folder)) == [
     f'{index:06d}_{kind}.png'
     for index in range(3)
-    for kind in ('image', 'overlay', 'prediction')
+    for kind in ('error', 'image', 'label', 'overlay', 'prediction')
   ]
   assert sorted(os.listdir(raw_folder)) == [f'{name}.png' for name in _NAMES]
   golden = 'vis_recipe_resize_patched__' if resize else 'vis_recipe__'

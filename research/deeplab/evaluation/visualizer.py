@@ -1,5 +1,6 @@
-"""Writes a network's predictions on a split as pictures."""
+"""Writes a network's predictions on a split as pictures, and a page of them."""
 
+import dataclasses
 import os
 
 import numpy as np
@@ -9,15 +10,12 @@ from deeplab import common
 from deeplab.common import InputError
 from deeplab.datasets import dataset_info
 from deeplab.datasets.data_generator import RESIZED_HEIGHT, RESIZED_WIDTH
-from deeplab.evaluation import prediction
+from deeplab.evaluation import contact_sheet, metrics, prediction
 from deeplab.utils import get_dataset_colormap, save_annotation
 
-# Folders and file names of the official script, and the overlay.
+# Folders of the official script.
 PREDICTION_FOLDER = 'segmentation_results'
 RAW_PREDICTION_FOLDER = 'raw_segmentation_results'
-IMAGE_FORMAT = '%06d_image'
-PREDICTION_FORMAT = '%06d_prediction'
-OVERLAY_FORMAT = '%06d_overlay'
 
 # The evaluation server of Cityscapes wants these ids instead of 0, 1, 2, ...
 CITYSCAPES_NAME = 'cityscapes'
@@ -50,6 +48,17 @@ def _resize(values, size, method):
   return resized[0].numpy()
 
 
+def _to_size(labels, resized_size, size):
+  """Takes the padding off labels and brings them to the file's size."""
+  height, width = resized_size
+  labels = labels[:height, :width]
+  if tuple(resized_size) != tuple(size):
+    labels = _resize(
+      labels[..., None], size, tf.image.ResizeMethod.NEAREST_NEIGHBOR
+    )[..., 0]
+  return labels
+
+
 def undo_preprocessing(image, labels, resized_size, size):
   """Takes the padding off, and brings labels back to the file's size.
 
@@ -65,42 +74,97 @@ def undo_preprocessing(image, labels, resized_size, size):
   height, width = resized_size
   # Whole numbers unless the image was resized; cut off as the original does.
   image = np.asarray(image[:height, :width]).astype(np.uint8)
-  labels = labels[:height, :width]
-  if tuple(resized_size) != tuple(size):
-    labels = _resize(
-      labels[..., None], size, tf.image.ResizeMethod.NEAREST_NEIGHBOR
-    )[..., 0]
-  return image, labels
+  return image, _to_size(labels, resized_size, size)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sample:
+  """An image of a split and what was predicted.
+
+  Attributes:
+    name: name in the record, bytes.
+    image: see `undo_preprocessing`.
+    labels: the prediction; see `undo_preprocessing`.
+    truth: the labels of the split, in the same way; None without any.
+    scores: a metrics.ConfusionMatrix of this image, or None. It counts before
+      anything is brought back to the file's size, as evaluation does.
+  """
+
+  name: bytes
+  image: np.ndarray
+  labels: np.ndarray
+  truth: np.ndarray | None = None
+  scores: metrics.ConfusionMatrix | None = None
 
 
 def _samples(predict, dataset):
-  """Yields (image name, image, labels) of every image of a split."""
+  """Yields a _Sample of every image of a split."""
   for batch in prediction.batches(dataset, 'Visualizing'):
     labels = prediction.label_batch(predict, batch)
     images = batch[common.IMAGE].numpy()
     for index, name in enumerate(batch[common.IMAGE_NAME]):
-      image, label = undo_preprocessing(
-        images[index],
-        labels[index],
+      sizes = (
         (batch[RESIZED_HEIGHT][index], batch[RESIZED_WIDTH][index]),
         (batch[common.HEIGHT][index], batch[common.WIDTH][index]),
       )
-      yield name, image, label
+      image, label = undo_preprocessing(images[index], labels[index], *sizes)
+      truth = scores = None
+      if common.LABEL in batch:
+        # The padding has the ignore label and does not count.
+        truth = batch[common.LABEL][index, ..., 0]
+        scores = metrics.ConfusionMatrix(
+          dataset.num_of_classes, dataset.ignore_label
+        )
+        scores.update(truth[None], labels[index][None], [name])
+        truth = _to_size(truth, *sizes)
+      yield _Sample(name, image, label, truth, scores)
 
 
-def _save_pictures(index, image, labels, folder, colormap):
-  """Saves the image, its coloured labels, and both in one."""
-  save_annotation.save_annotation(
-    image, folder, IMAGE_FORMAT % index, add_colormap=False
-  )
-  save_annotation.save_annotation(
-    labels, folder, PREDICTION_FORMAT % index, colormap_type=colormap
-  )
+def save_sample(
+  stem, image, labels, folder, colormap, truth=None, ignore_label=None
+):
+  """Saves the pictures of an image: itself, its coloured labels, both in one.
+
+  Args:
+    stem: what the files' names begin with, before '_image.png' and so on.
+    image: uint8 [height, width, 3].
+    labels: integers [height, width], of the same size or another one, to which
+      the image is then brought for the pictures that show both.
+    folder: where the pictures go; must exist.
+    colormap: name of a colour map, or an array [entries, 3].
+    truth: labels to compare with, of the size of `labels`; None for none. With
+      them there are two more pictures: these labels, and the errors.
+    ignore_label: the value in `truth` of pixels that do not count.
+
+  Returns:
+    {contact_sheet.IMAGE, ...: name of the file in `folder`}.
+
+  Raises:
+    InputError: a file cannot be written.
+  """
+  pictures = {
+    contact_sheet.IMAGE: image,
+    contact_sheet.PREDICTION: get_dataset_colormap.label_to_color_image(
+      labels, colormap
+    ),
+  }
   if image.shape[:2] != labels.shape:
     image = _resize(image, labels.shape, tf.image.ResizeMethod.BILINEAR)
-  save_annotation.save_overlay(
-    image, labels, folder, OVERLAY_FORMAT % index, colormap
+  pictures[contact_sheet.OVERLAY] = save_annotation.overlay(
+    image, labels, colormap
   )
+  if truth is not None:
+    pictures[contact_sheet.LABEL] = save_annotation.ground_truth(
+      truth, ignore_label, colormap
+    )
+    pictures[contact_sheet.ERROR] = save_annotation.error_map(
+      image, labels, truth, ignore_label
+    )
+  # The layers' names are the official endings of the files' names.
+  names = {layer: f'{stem}_{layer}.png' for layer in pictures}
+  for layer, picture in pictures.items():
+    save_annotation.save_png(picture, os.path.join(folder, names[layer]))
+  return names
 
 
 def _new_name(image_name, names):
@@ -123,18 +187,19 @@ def _save_raw(labels, folder, name, is_cityscapes):
 
 
 def visualize(
-  predict, dataset, vis_logdir, colormap='pascal', also_save_raw=False
+  predict, dataset, vis_logdir, colormap='pascal', also_save_raw=False, step=0
 ):
-  """Writes the pictures of a whole split.
+  """Writes the pictures of a whole split, and a page that shows them.
 
   Args:
     predict: images, float32 [batch, height, width, 3] in 0..255, to integer
       labels [batch, height, width].
     dataset: a data_generator.Dataset that is neither shuffled nor repeated.
-    vis_logdir: folder for the folders of pictures.
+    vis_logdir: folder for the page and the folders of pictures.
     colormap: name of a colour map, or an array [entries, 3].
     also_save_raw: write the labels themselves too, one grey image each, for
       Cityscapes in the ids of its evaluation server.
+    step: training step of the network, for the page's title.
 
   Returns:
     The number of images.
@@ -148,15 +213,43 @@ def visualize(
     tf.io.gfile.makedirs(folder)
     tf.io.gfile.makedirs(raw_folder)
   is_cityscapes = dataset.info.name == CITYSCAPES_NAME
+  sheet = _contact_sheet(vis_logdir, dataset, colormap)
   names = {}
   count = 0
-  for name, image, labels in _samples(predict, dataset):
+  for sample in _samples(predict, dataset):
     with prediction.clear_write_errors(vis_logdir):
-      _save_pictures(count, image, labels, folder, colormap)
+      files = save_sample(
+        f'{count:06d}',
+        sample.image,
+        sample.labels,
+        folder,
+        colormap,
+        sample.truth,
+        dataset.ignore_label,
+      )
       if also_save_raw:
-        _save_raw(labels, raw_folder, _new_name(name, names), is_cityscapes)
+        raw = _new_name(sample.name, names)
+        _save_raw(sample.labels, raw_folder, raw, is_cityscapes)
+    sheet.add(
+      sample.name.decode(),
+      sample.labels.shape,
+      {layer: f'{PREDICTION_FOLDER}/{name}' for layer, name in files.items()},
+      sample.scores,
+      sample.labels,
+    )
     count += 1
+  sheet.write(f'{dataset.info.name} {dataset.split_name}, step {step}')
   return count
+
+
+def _contact_sheet(vis_logdir, dataset, colormap):
+  """An empty page, whose legend has the colours of the pictures."""
+  if isinstance(colormap, str):
+    colormap = get_dataset_colormap.create_label_colormap(colormap)
+  colors = np.asarray(colormap)[: dataset.num_of_classes].tolist()
+  return contact_sheet.ContactSheet(
+    vis_logdir, dataset.info.replace(colors=colors)
+  )
 
 
 def _colormap(colormap_type, dataset):
@@ -179,7 +272,7 @@ def _colormap(colormap_type, dataset):
 def run(job, vis_logdir, colormap_type=None, also_save_raw=False):
   """Visualises a checkpoint, or the checkpoints of a training run in turn.
 
-  The pictures of a checkpoint replace those of the one before.
+  The pictures and the page of a checkpoint replace those of the one before.
 
   Args:
     job: a prediction.Job.
@@ -198,8 +291,8 @@ def run(job, vis_logdir, colormap_type=None, also_save_raw=False):
   for item in job.runs():
     colormap = _colormap(colormap_type, item.dataset)
     count = visualize(
-      item.predict, item.dataset, vis_logdir, colormap, also_save_raw
+      item.predict, item.dataset, vis_logdir, colormap, also_save_raw, item.step
     )
-    folder = os.path.join(vis_logdir, PREDICTION_FOLDER)
-    print(f'{count} images: {folder}', flush=True)
+    path = os.path.join(vis_logdir, contact_sheet.FILE_NAME)
+    print(f'{count} images: {path}', flush=True)
   return count

@@ -5,6 +5,7 @@ folder, without a server and without a network.
 """
 
 import html
+import json
 from collections.abc import Iterable, Sequence
 
 _STYLE = """
@@ -50,6 +51,26 @@ def page(title: str, body: str, style: str = '', script: str = '') -> str:
     f'<title>{escape(title)}</title>\n<style>{_STYLE}{style}</style>\n'
     f'</head>\n<body>\n{body}\n'
     f'{f"<script>{script}</script>" if script else ""}\n</body>\n</html>\n'
+  )
+
+
+def json_script(name: str, values) -> str:
+  """Values that the script of a page can read.
+
+  In JavaScript: `JSON.parse(document.getElementById(name).textContent)`.
+
+  Args:
+    name: the element's id.
+    values: what JSON can hold; no NaN.
+
+  Returns:
+    HTML.
+  """
+  text = json.dumps(values, allow_nan=False, separators=(',', ':'))
+  # '</script>' and '<!--' would end or begin what they should not.
+  text = text.replace('<', '\\u003c')
+  return (
+    f'<script type="application/json" id="{escape(name)}">{text}</script>\n'
   )
 
 

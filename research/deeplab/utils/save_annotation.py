@@ -9,6 +9,14 @@ from PIL import Image
 from deeplab import atomic_files
 from deeplab.utils import get_dataset_colormap
 
+# Stripes of two greys where labels are ignored, which no class is drawn in.
+_STRIPES = np.array([[88] * 3, [122] * 3], np.uint8)
+_STRIPE_WIDTH = 4
+
+# Wrong pixels, mixed with the image's grey levels; right ones are faded.
+_WRONG = np.array([225, 29, 46], np.float32)
+_FADED = np.array([250, 250, 250], np.float32)
+
 
 def save_png(array, path):
   """Writes an image so that the file is either whole or not there.
@@ -107,3 +115,64 @@ def save_overlay(
   """Saves `overlay(image, label, ...)` as `save_dir`/`filename`.png."""
   mixed = overlay(image, label, colormap_type, opacity)
   save_png(mixed, os.path.join(save_dir, f'{filename}.png'))
+
+
+def _fill_ignored(colors, label, ignore_label):
+  """Draws stripes over the ignored pixels of `colors`, in place."""
+  rows, columns = np.nonzero(label == ignore_label)
+  colors[rows, columns] = _STRIPES[(rows + columns) // _STRIPE_WIDTH % 2]
+
+
+def ground_truth(label, ignore_label, colormap_type):
+  """Colours labels like predictions, and shows where they are ignored.
+
+  Args:
+    label: integer array [height, width].
+    ignore_label: labels to draw as stripes.
+    colormap_type: as in `save_annotation`.
+
+  Returns:
+    uint8 array [height, width, 3].
+
+  Raises:
+    ValueError: a label has no colour.
+  """
+  label = np.asarray(label)
+  known = np.where(label == ignore_label, 0, label)
+  colors = get_dataset_colormap.label_to_color_image(known, colormap_type)
+  colors = colors.astype(np.uint8)
+  _fill_ignored(colors, label, ignore_label)
+  return colors
+
+
+def error_map(image, prediction, label, ignore_label):
+  """Shows where a prediction is wrong.
+
+  Args:
+    image: array [height, width, 3] of 0..255.
+    prediction: integer array [height, width].
+    label: integer array [height, width].
+    ignore_label: label of pixels that do not count.
+
+  Returns:
+    uint8 array [height, width, 3]: the image, faint and grey, where the
+    prediction is right, red where it is wrong, striped where labels are
+    ignored.
+
+  Raises:
+    ValueError: the sizes differ.
+  """
+  image, prediction, label = map(np.asarray, (image, prediction, label))
+  if not image.shape[:2] == prediction.shape == label.shape:
+    raise ValueError(
+      'The image, its prediction and its labels must have the same size. '
+      f'Received: {image.shape}, {prediction.shape}, {label.shape}.'
+    )
+  grey = image.astype(np.float32).mean(axis=2, keepdims=True)
+  is_wrong = (prediction != label)[..., None]
+  colors = np.where(
+    is_wrong, 0.25 * grey + 0.75 * _WRONG, 0.3 * grey + 0.7 * _FADED
+  )
+  colors = np.rint(colors).astype(np.uint8)
+  _fill_ignored(colors, label, ignore_label)
+  return colors
