@@ -65,6 +65,36 @@ ADE20K_NAMES = _names("""
 
 ADE20K_COLORS = get_dataset_colormap.create_ade20k_label_colormap().tolist()
 
+# The 80 things of COCO, in the order of their ids.
+_COCO_THINGS = """
+  person bicycle car motorcycle airplane bus train truck boat traffic_light
+  fire_hydrant stop_sign parking_meter bench bird cat dog horse sheep cow
+  elephant bear zebra giraffe backpack umbrella handbag tie suitcase frisbee
+  skis snowboard sports_ball kite baseball_bat baseball_glove skateboard
+  surfboard tennis_racket bottle wine_glass cup fork knife spoon bowl banana
+  apple sandwich orange broccoli carrot hot_dog pizza donut cake chair couch
+  potted_plant bed dining_table toilet tv laptop mouse remote keyboard
+  cell_phone microwave oven toaster sink refrigerator book clock vase scissors
+  teddy_bear hair_drier toothbrush
+"""
+
+# The 91 kinds of stuff, ids 92..182.
+_COCO_STUFF = """
+  banner blanket branch bridge building-other bush cabinet cage cardboard
+  carpet ceiling-other ceiling-tile cloth clothes clouds counter cupboard
+  curtain desk-stuff dirt door-stuff fence floor-marble floor-other
+  floor-stone floor-tile floor-wood flower fog food-other fruit
+  furniture-other grass gravel ground-other hill house leaves light mat metal
+  mirror-stuff moss mountain mud napkin net paper pavement pillow plant-other
+  plastic platform playingfield railing railroad river road rock roof rug
+  salad sand sea shelf sky-other skyscraper snow solid-other stairs stone
+  straw structural-other table tent textile-other towel tree vegetable
+  wall-brick wall-concrete wall-other wall-panel wall-stone wall-tile
+  wall-wood water-other waterdrops window-blind window-other wood
+"""
+
+COCO_STUFF_NAMES = _names(_COCO_THINGS + _COCO_STUFF)
+
 
 def pascal_colormap(size=256):
   """The colour map of PASCAL VOC; it is invertible.

@@ -213,6 +213,12 @@ BUILTIN = {
       colors=class_tables.ADE20K_COLORS,
       splits={'train': 20210, 'val': 2000},
     ),
+    DatasetInfo(
+      name='coco_stuff',
+      num_classes=171,
+      class_names=class_tables.COCO_STUFF_NAMES,
+      splits={'train': 118287, 'val': 5000},
+    ),
   )
 }
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from deeplab.common import InputError
 from deeplab.datasets import class_tables
@@ -22,12 +22,21 @@ from deeplab.datasets.dataset_info import DatasetInfo
 # further pictures behind the first.
 _FORMATS = {'JPEG': 'jpeg', 'MPO': 'jpeg', 'PNG': 'png'}
 
-# Position of the bit depth in a PNG file.
+# Formats that records do not know; such images become PNG files.
+_OTHER_FORMATS = ('BMP', 'TIFF', 'WEBP')
+
+# Formats of masks, and the compressions of TIFF that change pixels.
+_MASK_FORMATS = ('PNG', 'BMP', 'TIFF')
+_LOSSY = ('jpeg', 'tiff_jpeg', 'webp')
+
+# Where the number of bits of a channel stands in PNG and TIFF files.
 _PNG_DEPTH = 24
+_TIFF_DEPTH = 258
 
 # EXIF tag of the rotation, and those of its values that mean one.
 _EXIF_ORIENTATION = 0x0112
 _ROTATIONS = range(2, 9)
+_QUARTER_TURNS = range(5, 9)
 
 # Modes in which a pixel is red, green and blue, or becomes so without loss.
 _IMAGE_MODES = ('RGB', 'L', '1', 'P', 'RGBA', 'LA')
@@ -78,24 +87,42 @@ def _open(path):
       f'{path} is not an image, or is damaged at its beginning '
       f'({len(data)} bytes). Replace it by a JPEG or PNG file.'
     ) from error
-  except (
-    OSError,
-    SyntaxError,
-    ValueError,
-    Image.DecompressionBombError,
-  ) as error:
+  except MemoryError:
+    raise
+  # Decoders stumble over broken files in every possible way.
+  except Exception as error:
     raise _damaged(path, error) from error
-  if image.format not in _FORMATS:
-    raise InputError(
-      f'{path} is a {image.format} file. Expected JPEG or PNG; convert it.'
-    )
-  # Pillow drops the low bits of some 16-bit files without saying so.
-  if image.format == 'PNG' and data[_PNG_DEPTH] == 16:
-    raise InputError(
-      f'{path} has 16 bits a channel, of which records keep 8. Convert it to '
-      '8 bits.'
-    )
+  _check_kind(data, image, path)
   return data, image
+
+
+def _depth(data, image):
+  """Bits of a channel, as the file stores it."""
+  if image.format == 'PNG':
+    return data[_PNG_DEPTH]
+  if image.format == 'TIFF':
+    return max(image.tag_v2.get(_TIFF_DEPTH, (1,)))
+  return 1 if image.mode == '1' else 8
+
+
+def _check_kind(data, image, path):
+  """Refuses formats that are not known, several pictures, and 16 bits."""
+  if image.format not in _FORMATS and image.format not in _OTHER_FORMATS:
+    raise InputError(
+      f'{path} is a {image.format} file. Expected JPEG, PNG, BMP, TIFF or '
+      'WebP; convert it.'
+    )
+  count = getattr(image, 'n_frames', 1)
+  if count > 1 and image.format != 'MPO':
+    raise InputError(
+      f'{path} holds {count} pictures. Save each of them as a file.'
+    )
+  # Pillow drops the low bits of some files without saying so.
+  if _depth(data, image) > 8:
+    raise InputError(
+      f'{path} has {_depth(data, image)} bits a channel, of which records '
+      'keep 8. Convert it to 8 bits.'
+    )
 
 
 def _to_png(image):
@@ -120,6 +147,7 @@ def _without_alpha(image, path):
   """Drops an alpha channel that makes nothing transparent."""
   if image.mode not in ('RGBA', 'LA') and 'transparency' not in image.info:
     return image
+  is_grey = image.mode == 'LA'
   image = image.convert('RGBA')
   lowest = image.getchannel('A').getextrema()[0]
   if lowest != 255:
@@ -127,30 +155,69 @@ def _without_alpha(image, path):
       f'{path} is transparent in places (lowest alpha {lowest}), and records '
       'have no alpha channel. Put it on a background first.'
     )
-  return image.convert('RGB')
+  return image.convert('L' if is_grey else 'RGB')
 
 
-def _check_upright(image, path):
-  """Refuses images that viewers rotate and decoders do not."""
-  orientation = image.getexif().get(_EXIF_ORIENTATION)
-  if orientation in _ROTATIONS:
-    raise InputError(
-      f'{path} has the EXIF orientation {orientation}: viewers rotate or '
-      'mirror it, the records would not, and image and label might not fit. '
-      'Rotate the pixels themselves and remove the tag (just remove it if '
-      'the label was drawn on the pixels as they are stored).'
-    )
+def _orientation(image):
+  """The EXIF orientation, None if viewers show the pixels as they are."""
+  try:
+    orientation = image.getexif().get(_EXIF_ORIENTATION)
+  except Exception:  # Decoders do not look at it, nor need it be right.
+    return None
+  return orientation if orientation in _ROTATIONS else None
 
 
-def read_image(path: str) -> EncodedImage:
+def _upright(image, path, apply_exif_rotation):
+  """Rotates, or refuses, images that viewers rotate and decoders do not."""
+  orientation = _orientation(image)
+  if orientation is None:
+    return image
+  if apply_exif_rotation:
+    return ImageOps.exif_transpose(image)
+  raise InputError(
+    f'{path} has the EXIF orientation {orientation}: viewers rotate or '
+    'mirror it, the records would not, and image and label might not fit. '
+    'If the label was drawn on the image as viewers show it, rotate the '
+    'pixels themselves (build_image_folder_data.py does with '
+    '--apply_exif_rotation); if it was drawn on the pixels as they are '
+    'stored, remove the tag.'
+  )
+
+
+def image_size(path: str, apply_exif_rotation: bool = False) -> tuple[int, int]:
+  """Reads (height, width) of an image from the beginning of its file.
+
+  Args:
+    path: the file.
+    apply_exif_rotation: see `read_image`.
+
+  Raises:
+    InputError: it is not an image.
+  """
+  try:
+    with Image.open(path) as image:
+      width, height = image.size
+      orientation = _orientation(image) if apply_exif_rotation else None
+  except MemoryError:
+    raise
+  except Exception as error:
+    raise InputError(f'{path} is not an image: {error}.') from error
+  is_turned = orientation in _QUARTER_TURNS
+  return (width, height) if is_turned else (height, width)
+
+
+def read_image(path: str, apply_exif_rotation: bool = False) -> EncodedImage:
   """Reads an image and makes sure that it decodes to 8-bit RGB.
 
   JPEG files (grey ones too: decoders repeat the channel) and RGB PNG files
-  keep their bytes. Grey and palette PNG files, and those whose alpha is 255
-  everywhere, become RGB PNG files of the same pixels.
+  keep their bytes. Grey and palette PNG files, those whose alpha is 255
+  everywhere, and BMP, TIFF and WebP files become RGB PNG files of the same
+  pixels.
 
   Args:
-    path: a JPEG or PNG file.
+    path: the file.
+    apply_exif_rotation: whether an image with an EXIF orientation is rotated
+      to what viewers show, and becomes a PNG file; else it is refused.
 
   Returns:
     The encoded image.
@@ -165,12 +232,14 @@ def read_image(path: str) -> EncodedImage:
       f'{path} has pixels of the kind {image.mode}, which do not become 8-bit '
       'RGB without loss. Convert it to RGB.'
     )
-  _check_upright(image, path)
-  if image.format == 'PNG':
-    opaque = _without_alpha(image, path)
-    if opaque is not image or image.mode != 'RGB':
-      data = _to_png(opaque.convert('RGB'))
-  return _encoded(data, _FORMATS[image.format], image, path)
+  upright = _upright(image, path, apply_exif_rotation)
+  kind = _FORMATS.get(image.format, 'png')
+  final = upright if kind == 'jpeg' else _without_alpha(upright, path)
+  keeps_bytes = image.format in _FORMATS and final is image
+  if not keeps_bytes or (kind == 'png' and image.mode != 'RGB'):
+    final = final.convert('RGB')
+    data, kind = _to_png(final), 'png'
+  return _encoded(data, kind, final, path)
 
 
 def _label_of_color(info):
@@ -212,23 +281,30 @@ def _labels_from_colors(pixels, info, path):
   return labels[inverse].reshape(pixels.shape[:2])
 
 
-def _decode_label(data, image, path, info):
-  """Labels of a mask file, uint8 [height, width]."""
+def _indices(data, image, path):
+  """The values of a palette or grey mask as they are stored."""
+  # Indices of a palette are labels, whatever the palette makes of them.
+  if image.mode != 'P' and data[_PNG_DEPTH] < 8:
+    raise InputError(
+      f'{path} is a grey PNG of {data[_PNG_DEPTH]} bits, whose values '
+      'decoders spread over 0..255. Save it with 8 bits.'
+    )
+  return np.asarray(image)
+
+
+def _check_mask_format(image, path):
   if image.format != 'PNG':
     raise InputError(
       f'{path} is a {image.format} file. Labels must be PNG files: anything '
       'else changes values at the borders.'
     )
-  # Indices of a palette are labels, whatever the palette makes of them.
-  if image.mode == 'P':
-    return np.asarray(image)
-  if image.mode in ('1', 'L'):
-    if data[_PNG_DEPTH] < 8:
-      raise InputError(
-        f'{path} is a grey PNG of {data[_PNG_DEPTH]} bits, whose values '
-        'decoders spread over 0..255. Save it with 8 bits.'
-      )
-    return np.asarray(image)
+
+
+def _decode_label(data, image, path, info):
+  """Labels of a mask file, uint8 [height, width]."""
+  _check_mask_format(image, path)
+  if image.mode in ('P', '1', 'L'):
+    return _indices(data, image, path)
   opaque = _without_alpha(image, path)
   if opaque.mode == 'RGB':
     return _labels_from_colors(np.asarray(opaque), info, path)
@@ -236,6 +312,38 @@ def _decode_label(data, image, path, info):
     f'{path} has pixels of the kind {image.mode}. Labels must be palette, '
     'grey or RGB images of 8 bits.'
   )
+
+
+def decode_ids(path: str, label_of_id: Mapping[int, int]) -> np.ndarray:
+  """Reads a mask whose values are ids of a list that is longer than needed.
+
+  Args:
+    path: a grey or palette PNG file.
+    label_of_id: {id: label}, of all ids 0..255 that may occur.
+
+  Returns:
+    The labels, uint8 [height, width].
+
+  Raises:
+    InputError: the file cannot be decoded, or holds other ids.
+  """
+  data, image = _open(path)
+  _check_mask_format(image, path)
+  if image.mode not in ('P', 'L'):
+    raise InputError(
+      f'{path} has pixels of the kind {image.mode}. Ids must be palette or '
+      'grey images of 8 bits.'
+    )
+  ids = _indices(data, image, path)
+  unknown = sorted(set(np.unique(ids).tolist()) - set(label_of_id))
+  if unknown:
+    raise InputError(
+      f'{path} holds the ids {unknown}. Expected some of '
+      f'{sorted(label_of_id)}. Correct the mask.'
+    )
+  table = np.zeros(256, np.uint8)
+  table[list(label_of_id)] = list(label_of_id.values())
+  return table[ids]
 
 
 def _check_values(labels, info, path):
