@@ -15,7 +15,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from deeplab.common import InputError
-from deeplab.datasets import class_tables
+from deeplab.datasets import class_tables, mask_values
 from deeplab.datasets.dataset_info import DatasetInfo
 
 # Names of Pillow's formats in records. MPO is a JPEG file of a camera, with
@@ -258,60 +258,121 @@ def _label_of_color(info):
   return table
 
 
-def _labels_from_colors(pixels, info, path):
-  """Turns [height, width, 3] colours into [height, width] labels."""
-  table = _label_of_color(info)
-  if not table:
+def _check_mask_format(image, path):
+  compression = image.info.get('compression')
+  if image.format not in _MASK_FORMATS or compression in _LOSSY:
     raise InputError(
-      f'{path} is a coloured mask, but several classes of the data set '
+      f'{path} is a {image.format} file. Labels must be PNG files (or BMP, or '
+      'TIFF without loss): anything else changes values at the borders.'
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Mask:
+  """A mask file, before its pixels have a meaning.
+
+  Attributes:
+    path: the file.
+    image: a Pillow image of the mode 'P', 'L', '1' or 'RGB'.
+    depth: bits of a channel in the file.
+  """
+
+  path: str
+  image: Image.Image
+  depth: int
+
+  @property
+  def has_indices(self) -> bool:
+    """Whether pixels are values rather than colours."""
+    return self.image.mode != 'RGB'
+
+  @property
+  def indices(self) -> np.ndarray:
+    """The values as they are stored, uint8 [height, width].
+
+    Raises:
+      InputError: a grey file has too few bits a pixel.
+    """
+    # Indices of a palette are labels, whatever the palette makes of them.
+    if self.image.mode != 'P' and self.depth < 8:
+      raise InputError(
+        f'{self.path} is a grey {self.image.format} of {self.depth} bits, '
+        'whose values decoders spread over 0..255. Save it with 8 bits.'
+      )
+    return np.asarray(self.image)
+
+  @property
+  def colors(self) -> np.ndarray:
+    """The colours that viewers show, uint8 [height, width, 3]."""
+    return np.asarray(self.image.convert('RGB'))
+
+  @property
+  def palette(self) -> list[list[int]] | None:
+    """The colours of the indices, None where there is no palette."""
+    if self.image.mode != 'P':
+      return None
+    values = self.image.getpalette() or []
+    return [values[i : i + 3] for i in range(0, len(values), 3)]
+
+
+def _as_mask(data, image, path):
+  _check_mask_format(image, path)
+  depth, flat = _depth(data, image), image
+  if image.mode not in ('P', '1', 'L'):
+    flat = _without_alpha(image, path)
+  if flat.mode not in ('P', '1', 'L', 'RGB'):
+    raise InputError(
+      f'{path} has pixels of the kind {image.mode}. Labels must be palette, '
+      'grey or RGB images of 8 bits.'
+    )
+  return Mask(path, flat, depth)
+
+
+def read_mask(path: str) -> Mask:
+  """Reads a mask whose pixels the caller gives a meaning.
+
+  Args:
+    path: a PNG, BMP or lossless TIFF file.
+
+  Returns:
+    The mask.
+
+  Raises:
+    InputError: it cannot be decoded, or is of another kind.
+  """
+  return _as_mask(*_open(path), path)
+
+
+def _labels_of(mask, info):
+  """Labels of a mask, uint8 [height, width]."""
+  if mask.has_indices:
+    return mask.indices
+  label_of_color = _label_of_color(info)
+  if not label_of_color:
+    raise InputError(
+      f'{mask.path} is a coloured mask, but several classes of the data set '
       f'{info.name!r} share a colour. Give masks of indices instead.'
     )
-  colors, inverse = np.unique(
-    pixels.reshape(-1, 3), axis=0, return_inverse=True
+  return mask_values.labels_from_colors(
+    mask.colors, label_of_color, info, mask.path
   )
-  colors = [tuple(color) for color in colors.tolist()]
-  unknown = [list(color) for color in colors if color not in table]
-  if unknown:
-    raise InputError(
-      f'{path} is a coloured mask with {len(unknown)} colours that are no '
-      f'class of the data set {info.name!r}, for example {unknown[:3]}. '
-      'Correct the mask, or the colours in its dataset_info.json.'
-    )
-  labels = np.array([table[color] for color in colors], np.uint8)
-  return labels[inverse].reshape(pixels.shape[:2])
 
 
-def _indices(data, image, path):
-  """The values of a palette or grey mask as they are stored."""
-  # Indices of a palette are labels, whatever the palette makes of them.
-  if image.mode != 'P' and data[_PNG_DEPTH] < 8:
-    raise InputError(
-      f'{path} is a grey PNG of {data[_PNG_DEPTH]} bits, whose values '
-      'decoders spread over 0..255. Save it with 8 bits.'
-    )
-  return np.asarray(image)
+def decode_label(path: str, info: DatasetInfo) -> np.ndarray:
+  """Reads the labels of a mask file, whatever their values.
 
+  Args:
+    path: a file as `read_label` takes it.
+    info: the data set, for the colours of a coloured mask.
 
-def _check_mask_format(image, path):
-  if image.format != 'PNG':
-    raise InputError(
-      f'{path} is a {image.format} file. Labels must be PNG files: anything '
-      'else changes values at the borders.'
-    )
+  Returns:
+    The labels, uint8 [height, width].
 
-
-def _decode_label(data, image, path, info):
-  """Labels of a mask file, uint8 [height, width]."""
-  _check_mask_format(image, path)
-  if image.mode in ('P', '1', 'L'):
-    return _indices(data, image, path)
-  opaque = _without_alpha(image, path)
-  if opaque.mode == 'RGB':
-    return _labels_from_colors(np.asarray(opaque), info, path)
-  raise InputError(
-    f'{path} has pixels of the kind {image.mode}. Labels must be palette, '
-    'grey or RGB images of 8 bits.'
-  )
+  Raises:
+    InputError: the file cannot be decoded, or holds other colours.
+  """
+  data, image = _open(path)
+  return _decode_label(data, image, path, info)
 
 
 def decode_ids(path: str, label_of_id: Mapping[int, int]) -> np.ndarray:
@@ -327,14 +388,13 @@ def decode_ids(path: str, label_of_id: Mapping[int, int]) -> np.ndarray:
   Raises:
     InputError: the file cannot be decoded, or holds other ids.
   """
-  data, image = _open(path)
-  _check_mask_format(image, path)
-  if image.mode not in ('P', 'L'):
+  mask = read_mask(path)
+  if not mask.has_indices:
     raise InputError(
-      f'{path} has pixels of the kind {image.mode}. Ids must be palette or '
-      'grey images of 8 bits.'
+      f'{path} has pixels of the kind {mask.image.mode}. Ids must be palette '
+      'or grey images of 8 bits.'
     )
-  ids = _indices(data, image, path)
+  ids = mask.indices
   unknown = sorted(set(np.unique(ids).tolist()) - set(label_of_id))
   if unknown:
     raise InputError(
@@ -400,8 +460,9 @@ def read_label(
   """Reads a mask and makes sure that it decodes to labels.
 
   Args:
-    path: a PNG file: 8-bit grey (the values are the labels), palette (the
-      indices are), or RGB in the colours of the data set.
+    path: a PNG, BMP or lossless TIFF file: 8-bit grey (the values are the
+      labels), palette (the indices are), or RGB in the colours of the data
+      set.
     info: the data set, for the values and colours that may occur.
     label_map: {label of the file: label of the record}, None for no change.
 
@@ -412,9 +473,11 @@ def read_label(
     InputError: the file cannot be decoded, or holds other values or colours.
   """
   data, image = _open(path)
-  labels = _decode_label(data, image, path, info)
+  labels = _labels_of(_as_mask(data, image, path), info)
   labels = _mapped(labels, info, label_map, path)
-  is_final = image.mode == 'L' and 'transparency' not in image.info
-  if not is_final or not np.array_equal(labels, np.asarray(image)):
+  is_png = image.format == 'PNG' and 'transparency' not in image.info
+  if not (is_png and image.mode == 'L') or not np.array_equal(
+    labels, np.asarray(image)
+  ):
     data = _to_png(Image.fromarray(labels))
   return _encoded(data, 'png', image, path)
