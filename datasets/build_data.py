@@ -34,7 +34,7 @@ _LABEL_FORMAT_KEY = 'image/segmentation/class/format'
 NUM_SHARDS = 4
 
 # Extensions of images, in the order they are looked for.
-IMAGE_EXTENSIONS = ('jpg', 'jpeg', 'png')
+IMAGE_EXTENSIONS = ('jpg', 'jpeg', 'png', 'bmp', 'tif', 'tiff', 'webp')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,18 +43,20 @@ class Example:
 
   Attributes:
     name: the name the record gets.
-    image_path: a JPEG or PNG file.
+    image_path: a file as `image_files.read_image` takes it.
     label_path: a mask as `image_files.read_label` takes it, None for an image
       without labels.
     decode_label: for labels of another kind: decode_label(label_path) returns
       them as uint8 [height, width], or raises InputError. `label_map` and the
       check of the values follow as for a mask.
+    apply_exif_rotation: see `image_files.read_image`.
   """
 
   name: str
   image_path: str
   label_path: str | None = None
   decode_label: Callable[[str], np.ndarray] | None = None
+  apply_exif_rotation: bool = False
 
 
 def read_list(
@@ -142,7 +144,7 @@ def find_examples(
 
   Args:
     list_path: the list file, <split>.txt.
-    image_folder: folder of <name>.jpg, .jpeg or .png.
+    image_folder: folder of <name>.jpg, .png and so on.
     label_folder: folder of <name>.png.
     image_format: extension of the images, None for whichever exists.
     parse: see `read_list`.
@@ -240,7 +242,9 @@ def make_record(
   Raises:
     InputError: a file is not acceptable, or the sizes differ.
   """
-  image = image_files.read_image(example.image_path)
+  image = image_files.read_image(
+    example.image_path, example.apply_exif_rotation
+  )
   label = None
   if example.label_path:
     if example.decode_label:
@@ -268,6 +272,19 @@ def make_record(
   )
 
 
+def find_shards(folder: str, split: str, num_shards: int | None = None):
+  """Names of the shards of a split in a folder, sorted.
+
+  Args:
+    folder: the folder.
+    split: the split.
+    num_shards: of the set they belong to, None for any.
+  """
+  total = '[0-9]' * 5 if num_shards is None else f'{num_shards:05d}'
+  pattern = f'{glob.escape(split)}-{"[0-9]" * 5}-of-{total}.tfrecord'
+  return sorted(glob.glob(pattern, root_dir=folder))
+
+
 def _serialize(record):
   """The bytes of a record; the same ones every time, keys in order."""
   return record.SerializeToString(deterministic=True)
@@ -289,12 +306,21 @@ def _known_splits(output_dir, info):
       f'which differs from {info.name!r} in its name or classes. Give '
       'another folder, or empty this one.'
     )
-  pattern = os.path.join(glob.escape(output_dir), '{}-00000-of-*.tfrecord')
   return {
     split: count
     for split, count in old.splits.items()
-    if glob.glob(pattern.format(glob.escape(split)))
+    if find_shards(output_dir, split)
   }
+
+
+def _move_shards(folder, output_dir, splits, num_shards):
+  """Puts new shards into their place, and takes old ones of the splits away."""
+  for split in splits:
+    new = find_shards(folder, split, num_shards)
+    for name in set(find_shards(output_dir, split)) - set(new):
+      os.remove(os.path.join(output_dir, name))
+    for name in new:
+      os.replace(os.path.join(folder, name), os.path.join(output_dir, name))
 
 
 def _write_split(folder, split, examples, num_shards, make):
@@ -337,8 +363,8 @@ def convert(
 ) -> DatasetInfo:
   """Writes the shards of several splits, and dataset_info.json.
 
-  Either everything is converted, or `output_dir` stays as it was. Shards of
-  the same name are replaced; other splits of the same data set stay.
+  Either everything is converted, or `output_dir` stays as it was. Earlier
+  shards of the splits are replaced; other splits of the same data set stay.
 
   Args:
     splits: the examples of each split.
@@ -364,8 +390,7 @@ def convert(
       for split, examples in splits.items():
         _write_split(folder, split, examples, num_shards, make)
         counts[split] = len(examples)
-      for name in sorted(os.listdir(folder)):
-        os.replace(os.path.join(folder, name), os.path.join(output_dir, name))
+      _move_shards(folder, output_dir, splits, num_shards)
       info = info.replace(splits=dict(sorted(counts.items())))
       info.save(output_dir)
   except (OSError, tf.errors.OpError) as error:

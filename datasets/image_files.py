@@ -82,17 +82,17 @@ def _open(path):
     Image.open(io.BytesIO(data)).verify()
     image = Image.open(io.BytesIO(data))
     image.load()
+    _check_kind(data, image, path)
   except UnidentifiedImageError as error:
     raise InputError(
       f'{path} is not an image, or is damaged at its beginning '
       f'({len(data)} bytes). Replace it by a JPEG or PNG file.'
     ) from error
-  except MemoryError:
+  except (InputError, MemoryError):
     raise
   # Decoders stumble over broken files in every possible way.
   except Exception as error:
     raise _damaged(path, error) from error
-  _check_kind(data, image, path)
   return data, image
 
 
@@ -371,8 +371,7 @@ def decode_label(path: str, info: DatasetInfo) -> np.ndarray:
   Raises:
     InputError: the file cannot be decoded, or holds other colours.
   """
-  data, image = _open(path)
-  return _decode_label(data, image, path, info)
+  return _labels_of(read_mask(path), info)
 
 
 def decode_ids(path: str, label_of_id: Mapping[int, int]) -> np.ndarray:

@@ -232,6 +232,15 @@ def _rgb_of_16_bits(path):
   path.write_bytes(tf.io.encode_png(pixels).numpy())
 
 
+def _two_pages(path):
+  pages = [Image.fromarray(_rgb(seed)) for seed in range(2)]
+  pages[0].save(path, 'TIFF', save_all=True, append_images=pages[1:])
+
+
+def _tiff_of_16_bits(path):
+  Image.fromarray(np.ones((3, 4), np.uint16)).save(path, 'TIFF')
+
+
 def _rotated(path):
   exif = Image.Exif()
   exif[0x0112] = 6
@@ -257,7 +266,9 @@ def _rotated(path):
       lambda p: Image.fromarray(_rgb()).convert('CMYK').save(p),
       r'a\.jpg has pixels of the kind CMYK',
     ),
-    (lambda p: _write(p, _rgb(), format='BMP'), r'a\.jpg is a BMP file'),
+    (lambda p: _write(p, _rgb(), format='PPM'), r'a\.jpg is a PPM file'),
+    (_two_pages, r'a\.jpg holds 2 pictures'),
+    (_tiff_of_16_bits, r'a\.jpg has 16 bits'),
     (_rotated, r'a\.jpg has the EXIF orientation 6'),
     (
       lambda p: _write(p, np.zeros((5, 6, 3), np.uint8)),
@@ -290,10 +301,15 @@ def _label_with(value):
     (lambda p: _write(p, _PALETTE[_label_with(21)]), r'a\.png is a coloured'),
     (
       lambda p: _write(p, np.full((3, 4, 3), 7, np.uint8)),
-      r'a\.png is a coloured mask with 1 colours.*\[7, 7, 7\]',
+      r'a\.png is a coloured mask.*\[7, 7, 7\] \(12 pixels, nearest: .back',
     ),
     (lambda p: _write(p, _LABEL > 0), r'a\.png is a grey PNG of 1 bits'),
     (lambda p: _write(p, _LABEL, format='JPEG'), r'a\.png is a JPEG file'),
+    (
+      lambda p: _write(p, _LABEL, format='TIFF', compression='jpeg'),
+      r'a\.png is a TIFF file.*without loss',
+    ),
+    (lambda p: _write(p, _LABEL, format='WEBP'), r'a\.png is a WEBP file'),
     (_cut, r'a\.png is damaged or truncated'),
   ],
 )
@@ -362,6 +378,20 @@ def test_splits_of_two_conversions_add_up(voc):
   for path in (voc / 'out').glob('train-*'):
     path.unlink()
   assert _convert(voc).splits == {'val': 2}
+
+
+def test_shards_of_another_number_are_replaced(voc):
+  (voc / 'lists/train_all.txt').write_text('a')
+  _convert(voc)
+  examples = [build_data.Example('a', str(voc / 'JPEGImages/a.jpg'))]
+  info = dataset_info.BUILTIN['pascal_voc_seg']
+  build_data.convert({'train': examples}, str(voc / 'out'), info, num_shards=2)
+  assert sorted(os.listdir(voc / 'out')) == [
+    'dataset_info.json',
+    'train-00000-of-00002.tfrecord',
+    'train-00001-of-00002.tfrecord',
+    *(f'train_all-{i:05d}-of-00004.tfrecord' for i in range(4)),
+  ]
 
 
 def test_other_data_set_in_the_folder(voc):
