@@ -11,12 +11,19 @@ images of PASCAL VOC, RGB images in its colours, or grey images of indices; no
 separate step removes the colour map. For a data set of one's own,
 --dataset_info names a JSON file with its name, num_classes, class_names and so
 on.
+
+--sbd_root=benchmark_RELEASE/dataset adds the split train_aug: the training
+images of PASCAL VOC and those of the Semantic Boundaries Dataset. Where that
+augmentation is at hand as masks, SegmentationClassAug, and a list,
+train_aug.txt, neither needs a flag of its own:
+--semantic_segmentation_folder=VOCdevkit/VOC2012/SegmentationClassAug
 """
 
 from absl import flags
 
 from deeplab import flags as deeplab_flags
-from deeplab.datasets import build_data, dataset_info
+from deeplab.common import InputError
+from deeplab.datasets import build_data, dataset_info, sbd
 from deeplab.datasets.dataset_info import DatasetInfo
 
 
@@ -27,8 +34,9 @@ def convert(
   output_dir: str,
   image_format: str | None = None,
   info: DatasetInfo | None = None,
+  sbd_root: str | None = None,
 ) -> DatasetInfo:
-  """Converts every list of a folder.
+  """Converts every list of a folder, and the augmentation.
 
   Args:
     image_folder: folder of the images.
@@ -37,12 +45,14 @@ def convert(
     output_dir: folder that the TFRecord files go into.
     image_format: extension of the images, None for whichever exists.
     info: the classes, None for those of PASCAL VOC.
+    sbd_root: see `sbd.find_train_aug`; None for no augmentation.
 
   Returns:
     The data set with the number of examples of each split.
 
   Raises:
-    InputError: a file is missing or not acceptable.
+    InputError: a file is missing or not acceptable, or the augmentation is
+      asked for and in the lists too.
   """
   splits = {
     split: build_data.find_examples(
@@ -50,6 +60,20 @@ def convert(
     )
     for split, path in build_data.find_lists(list_folder).items()
   }
+  if sbd_root is not None:
+    if sbd.SPLIT in splits:
+      raise InputError(
+        f'--list_folder={list_folder} has {sbd.SPLIT}.txt, and '
+        f'--sbd_root={sbd_root} would make the same split. Leave --sbd_root '
+        'out, or move the list away.'
+      )
+    splits[sbd.SPLIT] = sbd.find_train_aug(
+      sbd_root,
+      list_folder,
+      image_folder,
+      semantic_segmentation_folder,
+      image_format,
+    )
   info = info or dataset_info.BUILTIN['pascal_voc_seg']
   return build_data.convert(splits, output_dir, info)
 
@@ -83,6 +107,12 @@ def _define_flags():
     'JSON file that describes the classes of other data in this layout; the 21 '
     'classes of PASCAL VOC if not given.',
   )
+  flags.DEFINE_string(
+    'sbd_root',
+    None,
+    'Folder dataset/ of the Semantic Boundaries Dataset (cls/*.mat, img/, '
+    'train.txt, val.txt): also makes the split train_aug.',
+  )
 
 
 def main():
@@ -98,6 +128,7 @@ def main():
     values.output_dir,
     values.image_format,
     info,
+    values.sbd_root,
   )
   print(f'{info.name}: {info.splits} in {values.output_dir}')
 
