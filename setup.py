@@ -35,7 +35,7 @@ setuptools.setup(
     # Dense prediction cells.
     'deeplab.core': ['*.json'],
     # Inside the pages of vis.py.
-    'deeplab.evaluation': ['*.css', '*.js'],
+    'deeplab.evaluation': ['*.css', '*.html', '*.js'],
   },
   install_requires=[
     'absl-py>=2.1',

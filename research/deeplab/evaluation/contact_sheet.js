@@ -1,3 +1,520 @@
 'use strict';
 
+// The page is `data`, seen as `state` says. A control names the field of
+// `state` that it sets in its attribute data-bind; `changed` does the rest.
+
 const data = JSON.parse(document.getElementById('data').textContent);
+const titles = new Map(data.layers);
+const hasScores = data.images.some((image) => image.miou !== null);
+
+const state = {
+  view: 'all',
+  sort: hasScores ? 'iou up' : 'order up',
+  text: '',
+  left: data.layers[0]?.[0],
+  right: (data.layers[1] ?? data.layers[0])?.[0],
+  wipe: 50,
+  opacity: 100,
+};
+const chosen = new Set(); // Classes; none stands for all.
+let shown = []; // The images that pass the filters, in their order.
+let position = 0; // In `shown`, of the image in the viewer.
+
+// So many images are added each time that the end of the page comes near.
+const CHUNK = 40;
+const SLIDER_STEP = 5;
+const DRAG_PIXELS = 4;
+const NOTABLE_CLASSES = 3;
+const NARROW_PIXELS = 700;
+
+const SORTS = [
+  ['iou up', 'IoU, worst first'],
+  ['iou down', 'IoU, best first'],
+  ['accuracy up', 'accuracy, worst first'],
+  ['accuracy down', 'accuracy, best first'],
+  ['name up', 'name'],
+  ['order up', 'number'],
+];
+
+const byId = (id) => document.getElementById(id);
+
+function element(tag, properties, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+const percent = (share) =>
+  share === null ? '\u2013' : `${(100 * share).toFixed(1)}\u2009%`;
+
+const address = (path) => path.split('/').map(encodeURIComponent).join('/');
+
+function swatch(number) {
+  const made = element('span', { className: 'swatch' });
+  made.style.background = `rgb(${data.classes[number].color})`;
+  return made;
+}
+
+// ---- An image's classes: rows of [class, share, share of labels, IoU] ----
+
+const isChosen = ([number]) => chosen.size === 0 || chosen.has(number);
+
+// mIoU; where classes are chosen, of those.
+function imageIou(image) {
+  if (chosen.size === 0) return image.miou;
+  const values = image.classes
+    .filter((row) => isChosen(row) && row[3] !== null)
+    .map((row) => row[3]);
+  if (values.length === 0) return null;
+  return values.reduce((sum, value) => sum + value) / values.length;
+}
+
+// The classes that deserve a look, and why: [class, text].
+function notableClasses(image) {
+  if (image.miou === null) {
+    return [...image.classes]
+      .sort((a, b) => b[1] - a[1])
+      .slice(0, NOTABLE_CLASSES)
+      .map(([number, share]) => [number, percent(share)]);
+  }
+  return image.classes
+    .filter((row) => row[3] !== null)
+    .sort((a, b) => a[3] - b[3])
+    .slice(0, NOTABLE_CLASSES)
+    .map(([number, , , iou]) => [number, percent(iou)]);
+}
+
+// ---- Pictures ----
+
+function img(image, layer, eager) {
+  return element('img', {
+    // Before `src`, or the picture is fetched at once.
+    loading: eager ? 'eager' : 'lazy',
+    width: image.width,
+    height: image.height,
+    alt: `${titles.get(layer)} of ${image.name}`,
+    draggable: false,
+    className: ['prediction', 'label'].includes(layer) ? 'colored' : '',
+    src: address(image.layers[layer]),
+  });
+}
+
+// An overlay is made here, so that it can leave classes out.
+function picture(image, layer, eager = false) {
+  const made = element('div', { className: 'picture' });
+  made.dataset.layer = layer;
+  if (!(layer in image.layers)) return made;
+  if (layer === 'overlay' && 'image' in image.layers) {
+    made.append(img(image, 'image', eager), img(image, 'prediction', eager));
+  } else {
+    made.append(img(image, layer, eager));
+  }
+  return made;
+}
+
+// Two pictures on top of each other; `onClick` if it is not dragged.
+function stage(image, eager, onClick) {
+  const left = picture(image, state.left, eager);
+  const right = picture(image, state.right, eager);
+  right.classList.add('over');
+  const made = element(
+    'div',
+    { className: 'stage' },
+    left,
+    right,
+    element('span', { className: 'divider' }),
+    element('span', { className: 'tag left' }, titles.get(state.left)),
+    element('span', { className: 'tag right' }, titles.get(state.right)),
+  );
+  made.style.setProperty('--ratio', image.width / image.height);
+  let start = null;
+  let isDragged = false;
+  made.addEventListener('pointerdown', (event) => {
+    start = event.clientX;
+    isDragged = false;
+    made.setPointerCapture(event.pointerId);
+  });
+  made.addEventListener('pointermove', (event) => {
+    if (start === null) return;
+    isDragged ||= Math.abs(event.clientX - start) > DRAG_PIXELS;
+    if (!isDragged) return;
+    const box = made.getBoundingClientRect();
+    setWipe((100 * (event.clientX - box.left)) / box.width);
+  });
+  made.addEventListener('pointerup', () => {
+    if (start !== null && !isDragged) onClick?.();
+    start = null;
+  });
+  made.addEventListener('pointercancel', () => (start = null));
+  return made;
+}
+
+function setWipe(percentage) {
+  state.wipe = Math.min(100, Math.max(0, percentage));
+  changed('wipe');
+}
+
+// ---- Choosing classes ----
+
+// One class of a coloured picture: a mask where red, green and blue are all
+// the same as its own, and the picture where the mask is.
+function classFilter(number) {
+  const functions = ['R', 'G', 'B'].map((channel, index) => {
+    const table = new Array(256).fill(0);
+    table[data.classes[number].color[index]] = 1;
+    return (
+      `<feFunc${channel} type="discrete" tableValues="${table.join(' ')}"/>`
+    );
+  });
+  return `
+    <feComponentTransfer in="SourceGraphic">
+      ${functions.join('')}
+    </feComponentTransfer>
+    <feColorMatrix result="mask${number}"
+      values="0 0 0 0 0  0 0 0 0 0  0 0 0 0 0  1 1 1 0 -2"/>
+    <feComposite operator="in" in="SourceGraphic" in2="mask${number}"
+      result="class${number}"/>`;
+}
+
+// Coloured pictures show the chosen classes alone.
+function filterColors() {
+  const numbers = [...chosen];
+  const nodes = numbers.map((number) => `<feMergeNode in="class${number}"/>`);
+  byId('filters').innerHTML = `
+    <filter id="only" color-interpolation-filters="sRGB"
+      x="0" y="0" width="1" height="1">
+      ${numbers.map(classFilter).join('')}
+      <feMerge>${nodes.join('')}</feMerge>
+    </filter>`;
+  document.body.classList.toggle('filtered', numbers.length > 0);
+}
+
+// A class that can be chosen, with more text behind its name.
+function classButton(number, ...more) {
+  const made = element(
+    'button',
+    { type: 'button', className: 'class' },
+    swatch(number),
+    data.classes[number].name,
+    ...more,
+  );
+  made.dataset.class = number;
+  made.setAttribute('aria-pressed', chosen.has(number));
+  made.addEventListener('click', () => {
+    if (!chosen.delete(number)) chosen.add(number);
+    changed('chosen');
+  });
+  return made;
+}
+
+function chooseAll() {
+  chosen.clear();
+  changed('chosen');
+}
+
+function fillLegend() {
+  const counts = new Map();
+  for (const image of data.images) {
+    for (const [number] of image.classes) {
+      counts.set(number, (counts.get(number) ?? 0) + 1);
+    }
+  }
+  data.classes.forEach(({ name, iou }, number) => {
+    const count = counts.get(number) ?? 0;
+    const value = iou === null ? '' : percent(iou);
+    const button = classButton(number, element('small', {}, value));
+    button.disabled = count === 0;
+    button.title = `${name}: in ${count} of ${data.images.length} images`;
+    byId('classes').append(element('li', {}, button));
+  });
+  byId('error-key').hidden = !titles.has('error');
+  // Where there is little room, the pictures come first.
+  byId('legend').open = window.innerWidth > NARROW_PIXELS;
+}
+
+// ---- The sheet ----
+
+function heading(image) {
+  const open = element(
+    'button',
+    { type: 'button', className: 'name', title: 'Enlarge' },
+    image.name,
+  );
+  open.addEventListener('click', () => openViewer(image));
+  return element('h2', {}, open);
+}
+
+function facts(image) {
+  const size = `${image.width} \u00d7 ${image.height}`;
+  const made = element(
+    'div',
+    { className: 'facts' },
+    heading(image),
+    element('p', { className: 'size' }, size),
+  );
+  const isScored = image.miou !== null;
+  if (isScored) {
+    const name = chosen.size ? 'IoU (chosen)' : 'mIoU';
+    const value = element('b', {}, percent(imageIou(image)));
+    made.append(
+      element('p', {}, `${name} `, value),
+      element('p', {}, `accuracy ${percent(image.accuracy)}`),
+    );
+  }
+  const rows = notableClasses(image).map(([number, text]) =>
+    element('li', {}, swatch(number), `${data.classes[number].name} ${text}`),
+  );
+  const title = isScored ? 'Lowest IoU' : 'Largest share of the image';
+  made.append(element('ul', { title }, ...rows));
+  return made;
+}
+
+function card(image) {
+  const made = element('article', { className: 'card' });
+  if (state.view === 'compare') {
+    made.append(stage(image, false, () => openViewer(image)));
+  } else {
+    const row = element('div', { className: 'row' });
+    for (const [layer, title] of data.layers) {
+      const figure = element(
+        'figure',
+        {},
+        picture(image, layer),
+        element('figcaption', {}, title),
+      );
+      figure.addEventListener('click', () => openViewer(image, layer));
+      row.append(figure);
+    }
+    made.append(row);
+  }
+  made.append(facts(image));
+  return made;
+}
+
+function sortedImages() {
+  const text = state.text.toLowerCase();
+  const [field, direction] = state.sort.split(' ');
+  const sign = direction === 'up' ? 1 : -1;
+  const numbers = new Map(data.images.map((image, index) => [image, index]));
+  const key = {
+    iou: imageIou,
+    accuracy: (image) => image.accuracy,
+    name: (image) => image.name,
+    order: (image) => numbers.get(image),
+  }[field];
+  const compare = (a, b) => {
+    if (a === null || b === null) return (a === null) - (b === null);
+    if (field !== 'name') return sign * (a - b);
+    return a.localeCompare(b, undefined, { numeric: true });
+  };
+  return data.images
+    .filter((image) => image.name.toLowerCase().includes(text))
+    .filter((image) => chosen.size === 0 || image.classes.some(isChosen))
+    .map((image) => [key(image), image])
+    .sort(([a], [b]) => compare(a, b))
+    .map(([, image]) => image);
+}
+
+// Adds cards until there are `count`, as far as there are images.
+function grow(count) {
+  const sheet = byId('sheet');
+  const begin = sheet.children.length;
+  sheet.append(...shown.slice(begin, Math.max(begin, count)).map(card));
+}
+
+function fillSheet() {
+  shown = sortedImages();
+  byId('sheet').replaceChildren();
+  byId('sheet').dataset.view = state.view;
+  document.body.dataset.view = state.view;
+  grow(CHUNK);
+  watchEnd();
+  byId('status').textContent =
+    shown.length === data.images.length
+      ? `${shown.length} images`
+      : `${shown.length} of ${data.images.length} images`;
+}
+
+const endObserver = new IntersectionObserver(
+  ([entry]) => {
+    if (!entry.isIntersecting) return;
+    grow(byId('sheet').children.length + CHUNK);
+    watchEnd();
+  },
+  { rootMargin: '1500px' },
+);
+
+// Observed anew, it also tells that the end is still near.
+function watchEnd() {
+  endObserver.disconnect();
+  if (byId('sheet').children.length < shown.length) {
+    endObserver.observe(byId('end'));
+  }
+}
+
+// ---- The viewer: one image, large ----
+
+function openViewer(image, layer) {
+  if (layer && layer !== state.left) {
+    state.right = layer;
+    changed('right');
+  }
+  byId('viewer').showModal();
+  showImage(shown.indexOf(image));
+}
+
+function showImage(place) {
+  if (place < 0 || place >= shown.length) return;
+  position = place;
+  const image = shown[place];
+  byId('viewer-name').textContent = image.name;
+  byId('viewer-place').textContent = `${place + 1} / ${shown.length}`;
+  byId('previous').disabled = place === 0;
+  byId('next').disabled = place === shown.length - 1;
+  byId('viewer-stage').replaceChildren(stage(image, true));
+  byId('viewer-scores').replaceChildren(scoreTable(image));
+  // The next one is then there at once.
+  const next = shown[place + 1]?.layers ?? {};
+  for (const layer of [state.left, state.right]) {
+    if (layer in next) new Image().src = address(next[layer]);
+  }
+}
+
+function scoreTable(image) {
+  const isScored = image.miou !== null;
+  const columns = isScored
+    ? ['Class', 'IoU', 'truth', 'predicted']
+    : ['Class', 'predicted'];
+  const rows = [...image.classes]
+    .sort((a, b) => (isScored ? (a[3] ?? 2) - (b[3] ?? 2) : b[1] - a[1]))
+    .map(([number, share, labelShare, iou]) => {
+      const values = isScored ? [iou, labelShare, share] : [share];
+      return element(
+        'tr',
+        { className: isChosen([number]) ? '' : 'other' },
+        element('td', {}, classButton(number)),
+        ...values.map((value) =>
+          element('td', { className: 'number' }, percent(value)),
+        ),
+      );
+    });
+  const head = columns.map((name, index) =>
+    element('th', { className: index ? 'number' : '' }, name),
+  );
+  const caption = `${image.width} \u00d7 ${image.height}`;
+  const scores = isScored
+    ? `, mIoU ${percent(image.miou)}, accuracy ${percent(image.accuracy)}`
+    : '';
+  return element(
+    'table',
+    {},
+    element('caption', {}, caption + scores),
+    element('thead', {}, element('tr', {}, ...head)),
+    element('tbody', {}, ...rows),
+  );
+}
+
+// Back at the sheet, the keyboard goes on where the viewer was.
+function leaveViewer() {
+  grow(position + 1);
+  byId('sheet').children[position]?.querySelector('.name').focus();
+}
+
+// ---- Controls ----
+
+// Shows a field of `state` in its controls.
+function syncControls(name) {
+  const value = String(state[name]);
+  for (const control of document.querySelectorAll(`[data-bind=${name}]`)) {
+    if (control.type === 'radio') control.checked = control.value === value;
+    else if (control.value !== value) control.value = value;
+  }
+}
+
+function syncClasses() {
+  for (const button of document.querySelectorAll('[data-class]')) {
+    const number = Number(button.dataset.class);
+    button.setAttribute('aria-pressed', chosen.has(number));
+  }
+  byId('everything').hidden = chosen.size === 0;
+  filterColors();
+}
+
+// Brings the page in line with a field of `state`, or with `chosen`.
+function changed(name) {
+  const image = shown[position];
+  syncControls(name);
+  if (name === 'wipe' || name === 'opacity') {
+    const value = `${state[name]}%`;
+    document.documentElement.style.setProperty(`--${name}`, value);
+    return;
+  }
+  if (name === 'chosen') syncClasses();
+  const isSide = name === 'left' || name === 'right';
+  if (!isSide || state.view === 'compare') fillSheet();
+  if (byId('viewer').open) showImage(Math.max(0, shown.indexOf(image)));
+}
+
+function fillControls() {
+  for (const place of ['comparison', 'viewer-comparison']) {
+    byId(place).append(byId('comparison-controls').content.cloneNode(true));
+  }
+  for (const select of document.querySelectorAll(
+    '[data-bind=left], [data-bind=right]',
+  )) {
+    select.append(
+      ...data.layers.map(([value, text]) => element('option', { value }, text)),
+    );
+  }
+  byId('sort').append(
+    ...SORTS.filter(([value]) => hasScores || /name|order/.test(value)).map(
+      ([value, text]) => element('option', { value }, text),
+    ),
+  );
+  byId('last-key').textContent = data.layers.length;
+  document.addEventListener('input', ({ target }) => {
+    const name = target.dataset.bind;
+    if (!name) return;
+    state[name] = target.type === 'range' ? Number(target.value) : target.value;
+    changed(name);
+  });
+  byId('tools').addEventListener('submit', (event) => event.preventDefault());
+  byId('everything').addEventListener('click', chooseAll);
+  byId('previous').addEventListener('click', () => showImage(position - 1));
+  byId('next').addEventListener('click', () => showImage(position + 1));
+  byId('close').addEventListener('click', () => byId('viewer').close());
+  byId('viewer').addEventListener('close', leaveViewer);
+  document.addEventListener('keydown', pressKey);
+}
+
+function pressKey(event) {
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  const isTyping = event.target.matches('select, [type=search], [type=radio]');
+  if (event.ctrlKey || event.metaKey || event.altKey || isTyping) return;
+  if (byId('viewer').open) {
+    const layer = data.layers[Number(event.key) - 1];
+    if (layer) {
+      state.right = layer[0];
+      changed('right');
+    } else if (step && event.shiftKey) {
+      event.preventDefault();
+      setWipe(state.wipe + step * SLIDER_STEP);
+    } else if (step && event.target.type !== 'range') {
+      showImage(position + step);
+    }
+  } else if (step && event.target.matches('.name')) {
+    const card = event.target.closest('.card');
+    const other = step < 0 ? card.previousSibling : card.nextSibling;
+    other?.querySelector('.name').focus();
+  }
+}
+
+byId('title').textContent = data.title;
+byId('summary').textContent = hasScores
+  ? `mIoU ${percent(data.miou)}, pixel accuracy ${percent(data.accuracy)}`
+  : '';
+fillLegend();
+fillControls();
+Object.keys(state).forEach(syncControls);
+syncClasses();
+fillSheet();

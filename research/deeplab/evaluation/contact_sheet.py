@@ -1,9 +1,10 @@
 """A page to look through the predictions on many images.
 
 The pictures lie beside the page, which draws them: side by side, or two on top
-of each other with a slider between them, sorted and filtered. How it looks is
-in contact_sheet.css, what it does in contact_sheet.js; both end up inside the
-page, so that it opens from a folder, without a server and without a network.
+of each other with a slider between them, sorted and filtered. What it holds is
+in contact_sheet.html, how it looks in contact_sheet.css and what it does in
+contact_sheet.js; all end up inside the page, so that it opens from a folder,
+without a server and without a network.
 """
 
 import math
@@ -33,12 +34,6 @@ _TITLES = {
   LABEL: 'Ground truth',
   ERROR: 'Errors',
 }
-
-_BODY = """<noscript>This page needs JavaScript, which is all inside it.
-</noscript>
-<main id="sheet"></main>
-"""
-
 
 def _beside(extension):
   """Text of the file beside this one with another extension."""
@@ -149,7 +144,7 @@ class ContactSheet:
     Raises:
       InputError: it cannot be written.
     """
-    body = html_page.json_script('data', self._data(title)) + _BODY
+    body = html_page.json_script('data', self._data(title)) + _beside('.html')
     path = os.path.join(self._folder, FILE_NAME)
     page = html_page.page(title, body, _beside('.css'), _beside('.js'))
     atomic_files.write(path, page)
