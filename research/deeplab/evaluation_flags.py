@@ -3,13 +3,15 @@
 Only scripts use this module; everything below them takes plain arguments.
 """
 
+import functools
+
 from absl import flags as absl_flags
 
-from deeplab import common, dataset_flags, flags, model_flags
+from deeplab import common, dataset_flags, flags, model_flags, stored_info
 from deeplab.common import InputError
 from deeplab.core import dense_crf
 from deeplab.datasets import data_generator
-from deeplab.evaluation import prediction
+from deeplab.evaluation import any_size, photos, prediction, tiling
 from deeplab.training import strategies
 
 FLAGS = flags.FLAGS
@@ -142,6 +144,27 @@ def crf_parameters():
   return dense_crf.Parameters(**values)
 
 
+def define_photo_flags():
+  """--image_glob and how large images are cut into tiles."""
+  flags.define_list(
+    'image_glob',
+    None,
+    "Images in place of TFRecord files: a pattern such as 'photos/*.jpg' (** "
+    'for any folders), a folder, a file, or several of these.',
+    str,
+  )
+  absl_flags.DEFINE_integer(
+    'max_tile_size',
+    tiling.DEFAULT_MAX_SIZE,
+    'Images of more pixels than a square of this side are cut into tiles.',
+  )
+  absl_flags.DEFINE_float(
+    'tile_overlap',
+    tiling.DEFAULT_OVERLAP,
+    'Share of a tile that the next one repeats.',
+  )
+
+
 def make_job(
   prefix,
   limit=1,
@@ -173,12 +196,29 @@ def make_job(
       dataset_dir=dataset_dir,
       batch_size=FLAGS[f'{prefix}_batch_size'].value,
       crop_size=crop_size,
-      min_resize_value=FLAGS.min_resize_value,
-      max_resize_value=FLAGS.max_resize_value,
-      resize_factor=FLAGS.resize_factor,
-      keep_aspect_ratio=FLAGS.keep_aspect_ratio,
       model_variant=model_variant,
+      **_resizing(),
     )
+
+  return _job(
+    make_dataset,
+    crop_size,
+    crf=crf,
+    strategy=strategy,
+    limit=limit,
+    interval_secs=interval_secs,
+    timeout_secs=timeout_secs,
+  )
+
+
+def _resizing():
+  """The flags of resizing, which every data set takes."""
+  names = ('min_resize_value', 'max_resize_value', 'resize_factor')
+  return {name: FLAGS[name].value for name in (*names, 'keep_aspect_ratio')}
+
+
+def _job(make_dataset, crop_size, **arguments):
+  """A prediction.Job with what the flags say of checkpoint and network."""
 
   def make_options(num_classes, checkpoint):
     return model_flags.model_options(num_classes, crop_size, checkpoint)
@@ -191,12 +231,8 @@ def make_job(
     eval_scales=FLAGS.eval_scales,
     add_flipped_images=FLAGS.add_flipped_images,
     image_pyramid=FLAGS.image_pyramid,
-    crf=crf,
     use_moving_averages=FLAGS.use_moving_averages,
-    strategy=strategy,
-    limit=limit,
-    interval_secs=interval_secs,
-    timeout_secs=timeout_secs,
+    **arguments,
   )
 
 
@@ -211,11 +247,88 @@ def make_following_job(prefix, limit):
     InputError: a value is out of range, a parameter of the CRF is given
       without --crf, or there are not as many devices.
   """
-  return make_job(
-    prefix,
-    limit=FLAGS[limit].value,
-    interval_secs=FLAGS.eval_interval_secs,
-    timeout_secs=FLAGS.timeout_secs,
-    crf=crf_parameters(),
-    strategy=make_strategy(f'{prefix}_batch_size'),
+  return make_job(prefix, limit=FLAGS[limit].value, **_following(prefix))
+
+
+def _following(prefix):
+  """What the flags of following, of the CRF and of devices say."""
+  return {
+    'interval_secs': FLAGS.eval_interval_secs,
+    'timeout_secs': FLAGS.timeout_secs,
+    'crf': crf_parameters(),
+    'strategy': make_strategy(f'{prefix}_batch_size'),
+  }
+
+
+def make_photo_job(prefix, limit):
+  """The prediction.Job on the images of --image_glob.
+
+  One checkpoint is taken, unless the flag `limit` says otherwise.
+
+  Args:
+    prefix: see `define_data_flags`.
+    limit: see `define_following_flags`.
+
+  Returns:
+    (job, photos.Photos): the latter knows which files could not be read.
+
+  Raises:
+    InputError: see `make_following_job`; or there are no such images, or a
+      flag has no effect on them.
+  """
+  check_photo_flags(prefix)
+  crop_flag, batch_flag = f'{prefix}_crop_size', f'{prefix}_batch_size'
+  dataset = photos.Photos(
+    FLAGS.image_glob,
+    stored_info.find(
+      FLAGS.checkpoint_dir, FLAGS.dataset if flags.is_given('dataset') else None
+    ),
+    FLAGS[batch_flag].value,
+    **_resizing(),
+  )
+  job = _job(
+    lambda unused_variant: dataset,
+    FLAGS[crop_flag].value if flags.is_given(crop_flag) else None,
+    make_predictor=functools.partial(
+      any_size.AnySizePredictor,
+      max_tile_size=FLAGS.max_tile_size,
+      tile_overlap=FLAGS.tile_overlap,
+      batch_size=FLAGS[batch_flag].value,
+    ),
+    limit=FLAGS[limit].value if flags.is_given(limit) else 1,
+    **_following(prefix),
+  )
+  return job, dataset
+
+
+def check_photo_flags(prefix):
+  """Refuses flags that have no effect with, or without, --image_glob.
+
+  Args:
+    prefix: see `define_data_flags`.
+
+  Raises:
+    InputError: such a flag is given, or one of tiles is out of range.
+  """
+  crop_flag = f'{prefix}_crop_size'
+  if FLAGS.image_glob is None:
+    reasons = dict.fromkeys(
+      ('max_tile_size', 'tile_overlap'), 'without --image_glob'
+    )
+  else:
+    reasons = dict.fromkeys(
+      ('dataset_dir', f'{prefix}_split'),
+      'with --image_glob, which takes images and no TFRecord files',
+    )
+    if flags.is_given(crop_flag):
+      reasons['max_tile_size'] = f'with --{crop_flag}, the size of the tiles'
+  for name, reason in reasons.items():
+    if flags.is_given(name):
+      raise InputError(
+        f'--{name}={FLAGS[name].value} has no effect {reason}. Leave one out.'
+      )
+  tiling.check_options(
+    FLAGS.max_tile_size,
+    FLAGS.tile_overlap,
+    {name: f'--{name}' for name in ('max_tile_size', 'tile_overlap')},
   )

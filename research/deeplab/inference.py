@@ -12,6 +12,8 @@ def build_predictor(
   add_flipped_images=False,
   image_pyramid=None,
   for_converter=False,
+  with_logits=False,
+  store=None,
 ):
   """Builds the network up to its predictions.
 
@@ -22,6 +24,10 @@ def build_predictor(
     image_pyramid: scales whose logits are merged inside the network; only
       with a single scale of 1 and no mirror images.
     for_converter: build for TFLite's converter; see slim.quantized.
+    with_logits: also give output + '_logits', float32 [batch, height, width,
+      classes]; only with a single scale of 1 and no mirror images.
+    store: slim.LayerStore of another predictor of the same weights, to share
+      them; None for weights of its own.
 
   Returns:
     A functional keras.Model from float32 images [batch, height, width, 3] in
@@ -46,6 +52,11 @@ def build_predictor(
       f'--image_pyramid={list(image_pyramid)}, scales {list(eval_scales)}, '
       f'--add_flipped_images={add_flipped_images}.'
     )
+  if several and with_logits:
+    raise InputError(
+      'several scales and mirror images have no logits: it is probabilities '
+      'that are averaged.'
+    )
   if several and not options.prediction_with_upsampled_logits:
     raise InputError(
       '--prediction_with_upsampled_logits=false cannot be combined with '
@@ -53,7 +64,7 @@ def build_predictor(
       'averaged at the size of the image.'
     )
   with (
-    slim.layer_store(),
+    slim.layer_store(store=store),
     slim.quantized(options.quantize_delay_step, for_converter=for_converter),
   ):
     images = model.make_input(options)
@@ -62,5 +73,7 @@ def build_predictor(
         images, options, eval_scales, add_flipped_images
       )
     else:
-      predictions = model.predict_labels(images, options, image_pyramid)
+      predictions = model.predict_labels(
+        images, options, image_pyramid, with_logits
+      )
     return keras.Model(images, predictions, name='deeplab_predictor')

@@ -108,9 +108,16 @@ def _set(name, value):
 
 
 @contextlib.contextmanager
-def layer_store(seed=None):
-  """Opens a new, empty store of layers; yields the LayerStore."""
-  with _set('frames', [_Frame('')]), _set('store', LayerStore(seed)) as store:
+def layer_store(seed=None, store=None):
+  """Opens a store of layers; yields it.
+
+  Args:
+    seed: see LayerStore.
+    store: the LayerStore of a network that shares its layers with the one to
+      be built; None for a new, empty one.
+  """
+  store = LayerStore(seed) if store is None else store
+  with _set('frames', [_Frame('')]), _set('store', store):
     yield store
 
 

@@ -144,12 +144,14 @@ class Predictor:
     crf=None,
     use_moving_averages=None,
     strategy=None,
+    store=None,
   ):
     """Builds the network; the weights come with `restore`.
 
     Args:
       options: ModelOptions.
-      crop_size: [height, width] of the images it will get.
+      crop_size: [height, width] of the images it will get; None for a side
+        of any length.
       eval_scales: scales whose probabilities are averaged.
       add_flipped_images: average over the mirrored images too.
       image_pyramid: scales of the network's own image pyramid, or None.
@@ -157,6 +159,7 @@ class Predictor:
       use_moving_averages: see `checkpoints.restore`.
       strategy: tf.distribute strategy over whose devices each batch is spread;
         None for the default device.
+      store: slim.LayerStore of a network to share the weights with, or None.
 
     Raises:
       InputError: the options cannot be built, a scale is not positive, or
@@ -168,6 +171,7 @@ class Predictor:
         eval_scales=eval_scales,
         add_flipped_images=add_flipped_images,
         image_pyramid=image_pyramid,
+        store=store,
       )
     self._strategy = strategy
     self._use_moving_averages = use_moving_averages
@@ -357,6 +361,7 @@ class Job:
     crf: dense_crf.Parameters to refine the probabilities with, or None.
     use_moving_averages: see `checkpoints.restore`.
     strategy: see `Predictor`.
+    make_predictor: called like `Predictor` in its place, or None.
     limit: stop after so many checkpoints; 0 for no end.
     interval_secs: least time between two checkpoints.
     timeout_secs: stop when no new checkpoint appeared for so long, or None.
@@ -365,13 +370,14 @@ class Job:
   checkpoint_dir: str
   make_dataset: Callable[[str | None], data_generator.Dataset]
   make_options: Callable[[int, str], common.ModelOptions]
-  crop_size: Sequence[int]
+  crop_size: Sequence[int] | None
   eval_scales: Sequence[float] = (1.0,)
   add_flipped_images: bool = False
   image_pyramid: Sequence[float] | None = None
   crf: dense_crf.Parameters | None = None
   use_moving_averages: bool | None = None
   strategy: tf.distribute.Strategy | None = None
+  make_predictor: Callable | None = None
   limit: int = 0
   interval_secs: float = 300
   timeout_secs: float | None = None
@@ -400,7 +406,7 @@ class Job:
   def _first_run(self, num_classes, prefix):
     """Builds the network and the data set that goes with it."""
     options = self.make_options(num_classes, prefix)
-    predictor = Predictor(
+    predictor = (self.make_predictor or Predictor)(
       options,
       self.crop_size,
       self.eval_scales,

@@ -10,7 +10,7 @@ from deeplab import common
 from deeplab.common import InputError
 from deeplab.datasets import dataset_info
 from deeplab.datasets.data_generator import RESIZED_HEIGHT, RESIZED_WIDTH
-from deeplab.evaluation import contact_sheet, metrics, prediction
+from deeplab.evaluation import contact_sheet, metrics, photos, prediction
 from deeplab.utils import get_dataset_colormap, save_annotation
 
 # Folders of the official script.
@@ -194,7 +194,8 @@ def visualize(
   Args:
     predict: images, float32 [batch, height, width, 3] in 0..255, to integer
       labels [batch, height, width].
-    dataset: a data_generator.Dataset that is neither shuffled nor repeated.
+    dataset: a data_generator.Dataset that is neither shuffled nor repeated, or
+      photos.Photos, whose files' names the pictures get instead of numbers.
     vis_logdir: folder for the page and the folders of pictures.
     colormap: name of a colour map, or an array [entries, 3].
     also_save_raw: write the labels themselves too, one grey image each, for
@@ -214,12 +215,15 @@ def visualize(
     tf.io.gfile.makedirs(raw_folder)
   is_cityscapes = dataset.info.name == CITYSCAPES_NAME
   sheet = _contact_sheet(vis_logdir, dataset, colormap)
+  # The results of files are called after them.
+  has_files = isinstance(dataset, photos.Photos)
   names = {}
   count = 0
   for sample in _samples(predict, dataset):
+    stem = sample.name.decode() if has_files else f'{count:06d}'
     with prediction.clear_write_errors(vis_logdir):
       files = save_sample(
-        f'{count:06d}',
+        stem,
         sample.image,
         sample.labels,
         folder,
@@ -228,7 +232,7 @@ def visualize(
         dataset.ignore_label,
       )
       if also_save_raw:
-        raw = _new_name(sample.name, names)
+        raw = stem if has_files else _new_name(sample.name, names)
         _save_raw(sample.labels, raw_folder, raw, is_cityscapes)
     sheet.add(
       sample.name.decode(),
@@ -254,6 +258,8 @@ def _contact_sheet(vis_logdir, dataset, colormap):
 
 def _colormap(colormap_type, dataset):
   """The colour map to use, an array [entries, 3] with all classes."""
+  if colormap_type is None and isinstance(dataset, photos.Photos):
+    return get_dataset_colormap.colormap_from_info(dataset.info)
   if colormap_type is None:
     path = os.path.join(dataset.dataset_dir, dataset_info.FILE_NAME)
     if tf.io.gfile.exists(path):
