@@ -80,8 +80,18 @@ def default_folder(json_file, flag):
 # JSON.
 
 
-def _get(item, key, kind, where):
-  """The value of a key, which must be there and of a kind."""
+def get_value(item, key, kind, where):
+  """The value of a key, which must be there and of a kind.
+
+  Args:
+    item: what should be a dictionary.
+    key: the key.
+    kind: a type, or a tuple of types; a bool is no int.
+    where: what `item` is, for the message.
+
+  Raises:
+    InputError: it is not there, or of another kind.
+  """
   if not isinstance(item, dict):
     raise InputError(
       f'{where} must be an object with the key {key!r}. Received: '
@@ -106,7 +116,7 @@ def _get_flag(item, key, where):
   """The value of a key that is 0 or 1 (or false or true)."""
   value = item.get(key) if isinstance(item, dict) else None
   if not isinstance(value, bool):
-    value = _get(item, key, int, where)
+    value = get_value(item, key, int, where)
   if value not in (0, 1):
     raise InputError(f'{where}: {key!r} must be 0 or 1. Received: {value}.')
   return bool(value)
@@ -141,9 +151,9 @@ def parse_categories(content, path):
     InputError: a key is missing or wrong, or an id occurs twice.
   """
   categories = {}
-  for index, item in enumerate(_get(content, 'categories', list, path)):
+  for index, item in enumerate(get_value(content, 'categories', list, path)):
     where = f'{path}: categories[{index}]'
-    category_id = _get(item, 'id', int, where)
+    category_id = get_value(item, 'id', int, where)
     if category_id < 0 or category_id in categories:
       raise InputError(
         f"{where}: 'id' must be 0 or more, and of one category only. "
@@ -176,15 +186,15 @@ def parse_annotations(content, path, folder, category_ids, has_crowds):
       occurs twice in an image, or a category is unknown.
   """
   annotations = {}
-  for index, item in enumerate(_get(content, 'annotations', list, path)):
+  for index, item in enumerate(get_value(content, 'annotations', list, path)):
     where = f'{path}: annotations[{index}]'
-    image_id = _get(item, 'image_id', (int, str), where)
+    image_id = get_value(item, 'image_id', (int, str), where)
     where += f' (image {image_id!r})'
     if image_id in annotations:
       raise InputError(f'{where}: the image has an annotation already.')
     annotations[image_id] = Annotation(
       image_id=image_id,
-      path=os.path.join(folder, _get(item, 'file_name', str, where)),
+      path=os.path.join(folder, get_value(item, 'file_name', str, where)),
       segments=_parse_segments(item, where, category_ids, has_crowds),
     )
   return annotations
@@ -193,11 +203,11 @@ def parse_annotations(content, path, folder, category_ids, has_crowds):
 def _parse_segments(annotation, where, category_ids, has_crowds):
   """The Segments of an annotation."""
   segments = {}
-  infos = _get(annotation, 'segments_info', list, where)
+  infos = get_value(annotation, 'segments_info', list, where)
   for index, info in enumerate(infos):
     place = f'{where}: segments_info[{index}]'
-    segment_id = _get(info, 'id', int, place)
-    category_id = _get(info, 'category_id', int, place)
+    segment_id = get_value(info, 'id', int, place)
+    category_id = get_value(info, 'category_id', int, place)
     if not 0 <= segment_id <= _MAX_SEGMENT_ID or segment_id in segments:
       raise InputError(
         f"{place}: 'id' must be from 0 to {_MAX_SEGMENT_ID}, and of one "
