@@ -9,14 +9,21 @@ import tensorflow as tf
 
 from deeplab import atomic_files, common
 from deeplab.common import InputError
-from deeplab.evaluation import metrics, plot_trimap, prediction
+from deeplab.evaluation import (
+  image_scores,
+  metrics,
+  plot_confusion,
+  plot_trimap,
+  prediction,
+  result_files,
+)
 from deeplab.evaluation import trimap as trimap_lib
 
 # The newest evaluation, beside one miou_<step>.json for each.
 LATEST_FILE = 'miou_latest.json'
 
 
-def evaluate(predict, dataset, trimap=None):
+def evaluate(predict, dataset, trimap=None, scores=None):
   """Counts labels against predictions over a whole split.
 
   Args:
@@ -24,6 +31,7 @@ def evaluate(predict, dataset, trimap=None):
       labels [batch, height, width].
     dataset: a data_generator.Dataset that is neither shuffled nor repeated.
     trimap: a trimap.Trimap to count with as well, or None.
+    scores: an image_scores.ImageScores to add every image to, or None.
 
   Returns:
     A metrics.ConfusionMatrix.
@@ -43,7 +51,9 @@ def evaluate(predict, dataset, trimap=None):
       prediction.label_batch(predict, batch),
       batch[common.IMAGE_NAME],
     )
-    matrix.update(*counted)
+    counts = matrix.update(*counted)
+    if scores is not None:
+      scores.add(batch[common.IMAGE_NAME], counts)
     if trimap is not None:
       # Where the padding begins is no boundary.
       trimap.update(*counted, sizes=prediction.valid_sizes(batch))
@@ -60,12 +70,14 @@ def write_results(
   class_names=None,
   trimap=None,
   crf=None,
+  scores=None,
 ):
-  """Writes an evaluation as JSON files and for TensorBoard.
+  """Writes an evaluation as JSON files, pictures and for TensorBoard.
 
   Args:
     matrix: a metrics.ConfusionMatrix.
-    logdir: folder for miou_<step>.json and miou_latest.json.
+    logdir: folder for miou_<step>.json, miou_latest.json and
+      confusion_<step>.png.
     writer: tf.summary writer for the scalars.
     step: training step of the checkpoint.
     prefix: the checkpoint.
@@ -74,6 +86,8 @@ def write_results(
     trimap: a trimap.Trimap that holds pixels, for trimap_<step>.json and .png
       as well; or None.
     crf: dense_crf.Parameters of the CRF behind the network, or None.
+    scores: an image_scores.ImageScores of the same images, for
+      images_<step>.csv and .npz as well; or None.
 
   Returns:
     The values written as JSON: those of `metrics.to_dict`, and 'step',
@@ -81,6 +95,10 @@ def write_results(
     TensorBoard tags, None for NaN) and, if there is one, 'trimap' (see
     `trimap.to_dict`).
   """
+
+  def write(name, content):
+    atomic_files.write(os.path.join(logdir, name.format(step)), content)
+
   scalars = metrics.official_scalars(matrix, tag)
   values = {
     'step': step,
@@ -95,8 +113,14 @@ def write_results(
   if trimap is not None:
     values['trimap'] = trimap_lib.to_dict(trimap)
     scalars.update(_write_trimap(values, logdir, class_names))
-  for name in (f'miou_{step}.json', LATEST_FILE):
-    _write_json(os.path.join(logdir, name), values)
+  if scores is not None:
+    write(result_files.IMAGES_TABLE, scores.to_csv())
+    write(result_files.IMAGES, scores.counts().to_bytes())
+  title = plot_confusion.title_of(matrix, step)
+  write(result_files.CONFUSION, plot_confusion.draw(matrix, class_names, title))
+  # The last one: whoever finds it finds the others.
+  for name in (result_files.MIOU, LATEST_FILE):
+    write(name, _to_json(values))
   with writer.as_default(step=step):
     for name, value in scalars.items():
       tf.summary.scalar(name, value)
@@ -104,9 +128,8 @@ def write_results(
   return values
 
 
-def _write_json(path, values):
-  text = json.dumps(values, indent=1, allow_nan=False) + '\n'
-  atomic_files.write(path, text)
+def _to_json(values):
+  return json.dumps(values, indent=1, allow_nan=False) + '\n'
 
 
 def _write_trimap(values, logdir, class_names):
@@ -123,10 +146,10 @@ def _write_trimap(values, logdir, class_names):
   tag, step, trimap = (values[name] for name in ('tag', 'step', 'trimap'))
   header = {name: values[name] for name in ('step', 'checkpoint', 'tag')}
   header['class_names'] = class_names and list(class_names)
-  path = os.path.join(logdir, f'trimap_{step}.')
-  _write_json(f'{path}json', {**header, 'trimap': trimap})
+  path = os.path.join(logdir, result_files.TRIMAP.format(step))
+  atomic_files.write(f'{path}.json', _to_json({**header, 'trimap': trimap}))
   picture = plot_trimap.draw([plot_trimap.Curve(f'step {step}', trimap)])
-  atomic_files.write(f'{path}png', picture)
+  atomic_files.write(f'{path}.png', picture)
   return {
     f'trimap/{tag}_width_{row["width"]}': (
       math.nan if row['miou'] is None else row['miou']
@@ -187,8 +210,11 @@ class _Recorder:
       self._writer = self._writer or tf.summary.create_file_writer(self._logdir)
     names = dataset.info.class_names
     trimap = self._make_trimap(dataset)
-    matrix = evaluate(predict, dataset, trimap)
+    scores = image_scores.ImageScores(dataset.num_of_classes, names)
+    matrix = evaluate(predict, dataset, trimap, scores)
     print(metrics.to_table(matrix, names))
+    confusions = metrics.largest_confusions(matrix, names)
+    print('\n  '.join(['Largest confusions:', *map(str, confusions)]))
     has_trimap = trimap is not None and not trimap.is_empty()
     with prediction.clear_write_errors(self._logdir):
       values = write_results(
@@ -201,16 +227,27 @@ class _Recorder:
         names,
         trimap if has_trimap else None,
         self._crf,
+        scores,
       )
-    path = os.path.join(self._logdir, f'miou_{step}.json')
-    print(f'{self._tag} of {matrix.num_images} images: {path}', flush=True)
     if has_trimap:
       print(trimap_lib.to_table(values['trimap']))
-      path = os.path.join(self._logdir, f'trimap_{step}')
-      print(f'Boundaries: {path}.json and .png', flush=True)
-    elif trimap is not None:
+    print(self._describe(matrix, step, has_trimap), flush=True)
+    if trimap is not None and not has_trimap:
       raise trimap.empty_error(f'--eval_split={dataset.split_name}')
     return values
+
+  def _describe(self, matrix, step, has_trimap):
+    """The last line of an evaluation: what it came to, and where it is."""
+    names = [result_files.MIOU, result_files.CONFUSION]
+    names += [result_files.IMAGES_TABLE, result_files.IMAGES]
+    if has_trimap:
+      names += [f'{result_files.TRIMAP}.json', f'{result_files.TRIMAP}.png']
+    first, *others = (name.format(step) for name in names)
+    return (
+      f'mIoU {matrix.mean_iou():.4f} ({self._tag}) of {matrix.num_images} '
+      f'images at step {step}: {os.path.join(self._logdir, first)}, beside it '
+      f'{", ".join(others)}'
+    )
 
   def _make_trimap(self, dataset):
     widths, boundary = self._trimap_options

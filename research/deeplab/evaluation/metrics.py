@@ -1,5 +1,6 @@
 """Segmentation metrics from one streaming confusion matrix."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,16 +8,30 @@ import numpy as np
 from deeplab.common import InputError
 
 
-def _divide(numerator, denominator):
+def divide(numerator, denominator):
   """Element by element in float64; NaN where the denominator is 0."""
   result = np.full(np.shape(denominator), np.nan)
   return np.divide(numerator, denominator, out=result, where=denominator > 0)
 
 
-def _mean(values):
+def mean(values):
   """Mean of those that are not NaN; NaN if none is."""
   values = values[~np.isnan(values)]
   return float(values.mean()) if values.size else math.nan
+
+
+def mean_ious(intersections, unions):
+  """mIoU from pixel counts along the last axis, as `ConfusionMatrix.mean_iou`.
+
+  Args:
+    intersections: [..., num_classes].
+    unions: the same shape.
+
+  Returns:
+    float64 [...]; NaN where every union is 0.
+  """
+  iou = divide(intersections, unions)
+  return divide(np.nansum(iou, axis=-1), np.sum(~np.isnan(iou), axis=-1))
 
 
 def _listing(values, limit=10):
@@ -60,6 +75,10 @@ class ConfusionMatrix:
       predictions: integers of the same number of pixels in the same order.
       image_names: the batch's image names (str or bytes), for messages.
 
+    Returns:
+      What `counts` would be for each image alone, a list of int64
+      [num_classes, num_classes].
+
     Raises:
       InputError: labels or predictions are no integers, or one is outside
         0..num_classes-1 (and not the ignore label); the latter names the image
@@ -67,10 +86,15 @@ class ConfusionMatrix:
       ValueError: labels and predictions differ in size.
     """
     counted, pairs = self.pairs(labels, predictions, image_names)
-    self.counts += np.bincount(pairs, minlength=self.num_classes**2).reshape(
-      self.counts.shape
-    )
-    self.num_images += len(counted)
+    ends = np.cumsum(counted.sum(axis=1))
+    found = [
+      np.bincount(part, minlength=self.counts.size).reshape(self.counts.shape)
+      for part in np.split(pairs, ends[:-1])
+    ]
+    for counts in found:
+      self.counts += counts
+    self.num_images += len(found)
+    return found
 
   def pairs(self, labels, predictions, image_names=None):
     """The labels and predictions that count, as places in `counts`.
@@ -135,25 +159,30 @@ class ConfusionMatrix:
     """int64 [num_classes]: counted pixels predicted as each class."""
     return self.counts.sum(axis=0)
 
+  def row_shares(self):
+    """float64, `counts` as shares of their rows; NaN without labels."""
+    rows = np.broadcast_to(self.label_pixels[:, None], self.counts.shape)
+    return divide(self.counts, rows)
+
   def class_iou(self):
     """float64 [num_classes]; NaN for classes in neither labels nor predictions.
 
     A class that is predicted but never labelled has 0.
     """
     union = self.label_pixels + self.predicted_pixels - np.diag(self.counts)
-    return _divide(np.diag(self.counts), union)
+    return divide(np.diag(self.counts), union)
 
   def class_accuracy(self):
     """float64 [num_classes]; NaN for classes that are not in the labels."""
-    return _divide(np.diag(self.counts), self.label_pixels)
+    return divide(np.diag(self.counts), self.label_pixels)
 
   def mean_iou(self):
     """Mean of `class_iou` over the classes that occur; NaN without pixels."""
-    return _mean(self.class_iou())
+    return mean(self.class_iou())
 
   def mean_accuracy(self):
     """Mean of `class_accuracy` over the classes in the labels."""
-    return _mean(self.class_accuracy())
+    return mean(self.class_accuracy())
 
   def pixel_accuracy(self):
     """Share of the counted pixels whose prediction is right."""
@@ -187,10 +216,11 @@ def predictions_tag(eval_scales=(1.0,), add_flipped_images=False):
   return '_'.join(['miou', *scales, *(['flipped'] * add_flipped_images)])
 
 
-def _names(matrix, class_names):
+def names_of(num_classes, class_names):
+  """The class names as a list, 'class_0' and so on where there are none."""
   if class_names:
-    return list(class_names)
-  return [f'class_{index}' for index in range(matrix.num_classes)]
+    return [str(name) for name in class_names]
+  return [f'class_{index}' for index in range(num_classes)]
 
 
 def _or_none(value):
@@ -212,7 +242,7 @@ def to_dict(matrix, class_names=None):
     (rows = labels).
   """
   rows = zip(
-    _names(matrix, class_names),
+    names_of(matrix.num_classes, class_names),
     matrix.class_iou(),
     matrix.class_accuracy(),
     matrix.label_pixels.tolist(),
@@ -251,9 +281,9 @@ def to_table(matrix, class_names=None):
   def cell(value):
     return f'{"-":>9}' if math.isnan(value) else f'{value:9.4f}'
 
-  names = [str(name) for name in _names(matrix, class_names)]
+  names = names_of(matrix.num_classes, class_names)
   width = max(len(name) for name in [*names, 'pixel accuracy'])
-  share = _divide(
+  share = divide(
     matrix.label_pixels, np.full(matrix.num_classes, matrix.counts.sum())
   )
   rule = '-' * (width + 35)
@@ -274,3 +304,54 @@ def to_table(matrix, class_names=None):
   ):
     lines.append(f'      {name:<{width}}{cell(value)}')
   return '\n'.join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class Confusion:
+  """Pixels of one class that are taken for another one.
+
+  Attributes:
+    label: name of the class.
+    prediction: name of the class that it is taken for.
+    share: of the pixels of the label, 0..1.
+    pixels: their number.
+  """
+
+  label: str
+  prediction: str
+  share: float
+  pixels: int
+
+  def __str__(self):
+    return (
+      f'{self.label} is taken for {self.prediction} in {self.share:.1%} of its '
+      f'pixels ({self.pixels:,})'
+    )
+
+
+def largest_confusions(matrix, class_names=None, limit=5):
+  """The confusions with the largest shares of their label's pixels.
+
+  Args:
+    matrix: a ConfusionMatrix.
+    class_names: one name for each class, or None.
+    limit: the most to return.
+
+  Returns:
+    Confusions, the largest share first.
+  """
+  names = names_of(matrix.num_classes, class_names)
+  wrong = matrix.counts - np.diag(np.diag(matrix.counts))
+  shares = np.nan_to_num(matrix.row_shares() * (wrong > 0))
+  order = np.argsort(-shares, axis=None, kind='stable')[:limit]
+  places = zip(*np.unravel_index(order, shares.shape), strict=True)
+  return [
+    Confusion(
+      names[row],
+      names[column],
+      float(shares[row, column]),
+      int(wrong[row, column]),
+    )
+    for row, column in places
+    if wrong[row, column]
+  ]

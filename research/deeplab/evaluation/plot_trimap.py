@@ -11,20 +11,15 @@ in .png, .pdf or .svg.
 
 import argparse
 import dataclasses
-import io
-import itertools
-import json
 import math
-import os
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from deeplab import atomic_files, common, flags
 from deeplab.common import InputError
-from deeplab.evaluation import trimap
-
-_FORMATS = ('png', 'pdf', 'svg')
+from deeplab.evaluation import result_files, trimap
+from deeplab.utils import plots, text_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +52,9 @@ def draw(curves, file_format='png'):
   Returns:
     The file's bytes.
   """
-  # Not every evaluation draws. No pyplot: it would choose a window system and
-  # keep every figure.
-  from matplotlib import figure, ticker
+  from matplotlib import ticker
 
-  canvas = figure.Figure(figsize=(6.4, 4.4), dpi=120, layout='constrained')
+  canvas = plots.new_figure(6.4, 4.4)
   axes = canvas.add_subplot()
   lines = []
   for curve in curves:
@@ -78,13 +71,8 @@ def draw(curves, file_format='png'):
   axes.set_xlim(left=0)
   axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
   axes.grid(alpha=0.3)
-  legend = axes.legend(lines, [str(index) for index in range(len(lines))])
-  for text, curve in zip(legend.get_texts(), curves, strict=True):
-    # A path may hold what matplotlib takes for a formula or a hidden label.
-    text.set(text=curve.label, parse_math=False)
-  content = io.BytesIO()
-  canvas.savefig(content, format=file_format)
-  return content.getvalue()
+  plots.add_legend(axes, lines, [curve.label for curve in curves])
+  return plots.to_bytes(canvas, file_format)
 
 
 def to_table(curves):
@@ -97,11 +85,7 @@ def to_table(curves):
     rows.append([str(width), *map(_cell, values)])
   whole = (curve.values['whole_image']['miou'] for curve in curves)
   rows.append(['all', *map(_cell, whole)])
-  sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  lines = [
-    '  '.join(cell.rjust(size) for cell, size in zip(row, sizes, strict=True))
-    for row in rows
-  ]
+  lines = text_table.align(rows, left=0)
   rule = '-' * len(lines[0])
   return '\n'.join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
@@ -125,13 +109,7 @@ def load(path):
   Raises:
     InputError: it cannot be read, or is no such file.
   """
-  try:
-    with open(path, encoding='utf-8') as file:
-      content = json.load(file)
-  except OSError as error:
-    raise InputError(f'{path} cannot be read: {error.strerror}.') from error
-  except (ValueError, RecursionError) as error:
-    raise InputError(f'{path} is no JSON file: {error}.') from error
+  content = result_files.read_json(path)
   values = content.get('trimap') if isinstance(content, dict) else None
   fault = 'it has no "trimap"' if values is None else _find_fault(values)
   if fault:
@@ -163,38 +141,12 @@ def _find_fault(values):
   return None
 
 
-def default_labels(paths):
-  """What paths differ in: 'os8' and 'os16' for os8/t.json and os16/t.json.
-
-  Args:
-    paths: of files.
-
-  Returns:
-    One label for each.
-  """
-  if len(paths) == 1:
-    return list(paths)
-  split = [os.path.abspath(path).split(os.sep) for path in paths]
-  start = _num_equal(split)
-  # One path may be the start and the end of another: sub/x/t and sub/t.
-  shortest = min(map(len, split))
-  end = min(_num_equal([parts[::-1] for parts in split]), shortest - start - 1)
-  return ['/'.join(parts[start : len(parts) - end]) for parts in split]
-
-
-def _num_equal(lists):
-  """How many first items all lists have in common."""
-  columns = zip(*lists, strict=False)
-  equal = itertools.takewhile(lambda items: len(set(items)) == 1, columns)
-  return len(list(equal))
-
-
 def load_curves(paths, labels=None):
   """Reads evaluations to compare.
 
   Args:
     paths: see `load`.
-    labels: a name for each, or None for `default_labels`.
+    labels: see `plots.name_paths`.
 
   Returns:
     Curves.
@@ -203,20 +155,7 @@ def load_curves(paths, labels=None):
     InputError: a file cannot be read; files or labels repeat, or are not as
       many; or the files are of different kinds of boundaries.
   """
-  if len({os.path.abspath(path) for path in paths}) < len(paths):
-    raise InputError(f'A file is given twice. Received: {", ".join(paths)}.')
-  if labels is None:
-    labels = default_labels(paths)
-  if len(labels) != len(paths):
-    raise InputError(
-      f'--labels must name each of the {len(paths)} files. Received: '
-      f'{len(labels)}, {", ".join(labels)}.'
-    )
-  if not all(labels) or len(set(labels)) < len(labels):
-    raise InputError(
-      'Each curve needs a label of its own. Received: '
-      f'--labels={",".join(labels)}.'
-    )
+  labels = plots.name_paths(paths, labels)
   curves = [
     Curve(label, load(path)) for label, path in zip(labels, paths, strict=True)
   ]
@@ -232,22 +171,6 @@ def load_curves(paths, labels=None):
 
 
 # The command.
-
-
-def _check_output(path):
-  """Before the work, not after it.
-
-  Returns:
-    The format that the name ends in.
-  """
-  file_format = os.path.splitext(path)[1][1:].lower()
-  if file_format not in _FORMATS:
-    endings = ', '.join(f'.{name}' for name in _FORMATS)
-    raise InputError(f'--output must end in {endings}. Received: {path!r}.')
-  is_other = os.path.exists(path) and not os.path.isfile(path)
-  if is_other or not os.path.isdir(os.path.dirname(path) or '.'):
-    raise InputError(f'--output={path} must be a file in a folder that exists.')
-  return file_format
 
 
 def _parser():
@@ -274,11 +197,8 @@ def main():
   del sys.argv[1:]
 
   def plot():
-    file_format = _check_output(values.output)
-    labels = values.labels
-    if labels is not None:
-      labels = [label.strip() for label in labels.split(',')]
-    curves = load_curves(values.files, labels)
+    file_format = plots.check_output(values.output)
+    curves = load_curves(values.files, values.labels)
     print(to_table(curves))
     atomic_files.write(values.output, draw(curves, file_format))
     print(f'Plot: {values.output}')
