@@ -18,7 +18,9 @@ from deeplab.datasets import (
   read_errors,
   records,
   service_client,
+  shard_files,
   sharding,
+  tfds_data,
 )
 
 # Keys of a batch beyond those in `common`: the size of the image before it was
@@ -47,7 +49,9 @@ class Dataset:
     num_of_classes: number of classes.
     ignore_label: label of the pixels that do not count.
     num_examples: number of records in the shards.
-    has_labels: whether batches hold `label`; never for the split 'test'.
+    dataset_dir: folder of the shards.
+    has_labels: whether batches hold `label`; never for the split 'test', but
+      where TFDS has labels for it.
   """
 
   def __init__(
@@ -79,9 +83,11 @@ class Dataset:
 
     Args:
       dataset_name: name of the data set; None takes what dataset_info.json in
-        dataset_dir says.
-      split_name: name of the split.
-      dataset_dir: folder of the TFRecord files.
+        dataset_dir says. 'tfds:NAME' is one that TFDS has prepared, see
+        `tfds_data`.
+      split_name: name of the split; for TFDS also parts, as 'train[:90%]'.
+      dataset_dir: folder of the TFRecord files; for TFDS its data_dir, None
+        for its own default.
       batch_size: examples a batch.
       crop_size: [height, width] in pixels that images are padded to and, in
         training, cropped to.
@@ -125,21 +131,24 @@ class Dataset:
         'crop_size must be two positive integers, height and width. '
         f'Received: {list(crop_size)}.'
       )
-    self.shards = records.scan(dataset_dir, split_name)
     self.info = dataset_info.resolve(dataset_name, dataset_dir)
+    if tfds_data.is_name(dataset_name):
+      split = tfds_data.open_data(dataset_name, dataset_dir).split(split_name)
+    else:
+      split = records.find_split(dataset_dir, split_name)
+    self.shards = split.shards
+    self.dataset_dir = split.folder
+    self.has_labels = split.has_labels
+    self._record_format = split.record_format
     self.num_of_classes = self.info.num_classes
     self.ignore_label = self.info.ignore_label
     self.num_examples = sum(shard.num_records for shard in self.shards)
-    self.has_labels = split_name != common.TEST_SET and records.has_labels(
-      self.shards
-    )
     if is_training and not self.has_labels:
       raise common.InputError(
         f'training needs labels, but the split {split_name!r} in '
-        f'--dataset_dir={dataset_dir} has none.'
+        f'{self.dataset_dir} has none.'
       )
     self.split_name = split_name
-    self.dataset_dir = dataset_dir
     self.batch_size = batch_size
     self.num_readers = num_readers
     self.is_training = is_training
@@ -270,6 +279,7 @@ class Dataset:
     return [
       self.data_service_job,
       self.dataset_dir,
+      self._record_format,
       self.split_name,
       self.seed,
       self.should_shuffle,
@@ -277,7 +287,8 @@ class Dataset:
     ]
 
   def _stream(self, plan, start_step):
-    """Pairs of the number of an example and its record, of one pipeline.
+    """Pairs of the number of an example and its record (with what identifies
+    it, see `shard_files.read`), of one pipeline.
 
     The number is that of the example among all that are ever seen: pipelines
     and epochs never have one in common, and it does not depend on where
@@ -358,11 +369,14 @@ class Dataset:
       yield batch
       count += 1
 
+  def find_fault(self) -> str | None:
+    """What is wrong with the first broken record; None if none is broken."""
+    return records.find_fault(self.shards, self.has_labels, self._record_format)
+
   def _epoch(self, number, plan):
     """The records of an epoch (a scalar tensor) of a stream, in its order."""
-    paths = [shard.path for shard in plan.shards]
     if not self.should_shuffle:
-      return tf.data.TFRecordDataset(paths)
+      return shard_files.read_all(plan.shards)
     # Shuffling also depends on the global seed. In this graph, which is only
     # this function's, it is a constant.
     tf.compat.v1.set_random_seed(1)
@@ -370,12 +384,15 @@ class Dataset:
     seeds = tf.stack([tf.constant(self.seed, tf.int64), order_number])
     order_seed, record_seed = preprocess_utils.split_seed(seeds, 2)
     order = tf.random.experimental.stateless_shuffle(
-      tf.range(len(paths)), order_seed, alg='philox'
+      tf.range(len(plan.shards)), order_seed, alg='philox'
     )
-    cycle = min(len(paths), _OPEN_SHARDS)
-    dataset = tf.data.Dataset.from_tensor_slices(tf.gather(paths, order))
+    cycle = min(len(plan.shards), _OPEN_SHARDS)
+    columns = shard_files.columns(plan.shards)
+    dataset = tf.data.Dataset.from_tensor_slices(
+      tuple(tf.gather(column, order) for column in columns)
+    )
     dataset = dataset.interleave(
-      tf.data.TFRecordDataset,
+      shard_files.read,
       cycle_length=cycle,
       num_parallel_calls=min(cycle, self.num_readers),
       deterministic=True,
@@ -384,12 +401,19 @@ class Dataset:
       _shuffle_records(plan), record_seed[0], reshuffle_each_iteration=False
     )
 
-  def _sample(self, index, serialized):
+  def _sample(self, index, record):
     """Example number `index` of the stream, preprocessed."""
-    image, label, name = records.parse_example(serialized, self.has_labels)
+    record_id, serialized = record
+    image, label, name = records.parse_example(
+      serialized, self.has_labels, self._record_format, record_id
+    )
     if label is not None:
       label = records.check_labels(
-        label, name, self.num_of_classes, self.ignore_label
+        label,
+        name,
+        self.num_of_classes,
+        self.ignore_label,
+        self._record_format.classes_in,
       )
     size = tf.shape(image, tf.int64)
     original_image, image, label = input_preprocess.preprocess_image_and_label(
@@ -444,7 +468,7 @@ def clear_errors(dataset: Dataset):
       isinstance(error, UnicodeDecodeError)
       or re.search(r'Iterator\w*GetNext', str(error))
     ):
-      text = records.find_fault(dataset.shards, dataset.has_labels)
+      text = dataset.find_fault()
     if text is None:
       raise
     raise common.InputError(text) from error

@@ -161,8 +161,15 @@ def load(path_or_folder: str) -> DatasetInfo:
     raise InputError(f'{path} is not a JSON file: {error}.') from error
   known = {field.name for field in dataclasses.fields(DatasetInfo)}
   if not isinstance(values, dict) or not {'name', 'num_classes'} <= set(values):
+    hint = ''
+    if isinstance(values, dict) and 'moduleName' in values:
+      hint = (
+        ' It was written by TFDS: give --dataset=tfds:NAME, and as '
+        '--dataset_dir the folder that holds NAME/VERSION.'
+      )
     raise InputError(
       f'{path} must hold a JSON object with at least name and num_classes.'
+      f'{hint}'
     )
   unknown = sorted(set(values) - known)
   if unknown:
@@ -233,12 +240,18 @@ def resolve(
     dataset_dir: folder of the TFRecord files, None for none.
 
   Returns:
-    What dataset_info.json in `dataset_dir` says, where there is one; else the
-    built-in data set of that name (pascal_voc_seg when no name was given).
+    For the name 'tfds:...' what `tfds_data` says. Else what dataset_info.json
+    in `dataset_dir` says, where there is one; else the built-in data set of
+    that name (pascal_voc_seg when no name was given).
 
   Raises:
     InputError: the name contradicts dataset_info.json, or is not known.
   """
+  # It builds upon this module.
+  from deeplab.datasets import tfds_data
+
+  if tfds_data.is_name(dataset_name):
+    return tfds_data.open_data(dataset_name, dataset_dir).info
   path = os.path.join(dataset_dir, FILE_NAME) if dataset_dir else None
   if path and tf.io.gfile.exists(path):
     info = load(path)

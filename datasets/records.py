@@ -1,25 +1,29 @@
-"""TFRecord shards: finding them, counting and checking their records.
+"""The records of a split: finding, decoding and checking them.
 
 A split is stored as `<split>-00000-of-00004.tfrecord` and so on. Each record
-is a tf.train.Example with the keys of `build_data`.
+is a tf.train.Example with the keys of `build_data`. Those of other code may
+have other keys and labels: see `RecordFormat`.
 """
 
 import collections
 import dataclasses
 import os
 import re
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 from google.protobuf import message
 
-from deeplab.common import InputError
+from deeplab.common import TEST_SET, InputError
 from deeplab.core.preprocess_utils import (
   check_input,
   input_error_text,
   size_text,
 )
+from deeplab.datasets import shard_files
+from deeplab.datasets.shard_files import Shard as Shard
+from deeplab.datasets.shard_files import record_offsets as record_offsets
 
 IMAGE_KEY = 'image/encoded'
 NAME_KEY = 'image/filename'
@@ -37,11 +41,6 @@ DATA_ERRORS = (
   UnicodeDecodeError,
 )
 
-# A record is its length, the length's checksum, the data, the data's checksum.
-_LENGTH = struct.Struct('<Q')
-_CHECKSUM = struct.Struct('<I')
-_HEADER_BYTES = _LENGTH.size + _CHECKSUM.size
-
 # Where a PNG file keeps its bit depth and its colour type, and the colour
 # types in which a pixel is one grey level (with alpha or without).
 _PNG_DEPTH = 24
@@ -50,18 +49,43 @@ _PNG_GREY_TYPES = (0, 4)
 
 
 @dataclasses.dataclass(frozen=True)
-class Shard:
-  """One file of records.
+class RecordFormat:
+  """Where a record keeps what, and what its labels mean.
 
   Attributes:
-    path: the file.
-    num_records: how many records it holds.
-    num_bytes: its size.
+    image_key: key of the encoded image.
+    label_key: key of the encoded label.
+    name_key: key of the image's name, None if it has none.
+    label_map: {label in the record: label} with every label that may occur;
+      None for labels that are what they mean.
+    classes_in: where the number of classes comes from, for messages.
   """
 
-  path: str
-  num_records: int
-  num_bytes: int
+  image_key: str = IMAGE_KEY
+  label_key: str = LABEL_KEY
+  name_key: str | None = NAME_KEY
+  label_map: Mapping[int, int] | None = None
+  classes_in: str = 'num_classes in dataset_info.json'
+
+
+OFFICIAL = RecordFormat()
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """Where the examples of a split are.
+
+  Attributes:
+    shards: the files in order, empty ones among them.
+    folder: the folder of the files.
+    record_format: what the records are.
+    has_labels: whether they have labels to be used.
+  """
+
+  shards: Sequence[Shard]
+  folder: str
+  record_format: RecordFormat
+  has_labels: bool
 
 
 def find_shards(dataset_dir: str, split_name: str) -> list[str]:
@@ -121,96 +145,6 @@ def _complete(paths, split_name, total):
   return [paths[index] for index in sorted(paths)]
 
 
-def _crc32c_table():
-  """Remainders of all bytes for the Castagnoli polynomial."""
-  table = list(range(256))
-  for _ in range(8):
-    table = [(v >> 1) ^ (0x82F63B78 if v & 1 else 0) for v in table]
-  return table
-
-
-_CRC32C_TABLE = _crc32c_table()
-
-
-def _masked_crc32c(data):
-  """The checksum that TFRecord files keep of some bytes."""
-  crc = 0xFFFFFFFF
-  for byte in data:
-    crc = _CRC32C_TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)
-  crc ^= 0xFFFFFFFF
-  return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _broken(path, index, what):
-  return InputError(
-    f'{path}: record {index} (counted from 0) {what}. Convert the data set '
-    'again, or restore the file.'
-  )
-
-
-def record_offsets(path: str) -> Iterator[int]:
-  """Where the records of a file begin, by their headers; no data are read.
-
-  Args:
-    path: the file.
-
-  Yields:
-    The place of each record in bytes, once its header and its length are known
-    to be good.
-
-  Raises:
-    InputError: a header is not one, the file ends within a record, or it
-      cannot be read.
-  """
-  try:
-    yield from _offsets(path, tf.io.gfile.stat(path).length)
-  except (OSError, tf.errors.OpError) as error:
-    raise InputError(f'{path} cannot be read: {error}') from error
-
-
-def _offsets(path, num_bytes):
-  """What `record_offsets` yields, of a file of that many bytes."""
-  # Python's own files seek ten times faster; gfile knows remote ones.
-  opener = open if os.path.exists(path) else tf.io.gfile.GFile
-  index = offset = 0
-  with opener(path, 'rb') as file:
-    while offset < num_bytes:
-      file.seek(offset)
-      header = file.read(_HEADER_BYTES)
-      if len(header) < _HEADER_BYTES:
-        raise _broken(path, index, 'is cut off')
-      (checksum,) = _CHECKSUM.unpack_from(header, _LENGTH.size)
-      if _masked_crc32c(header[: _LENGTH.size]) != checksum:
-        raise _broken(path, index, f'has a corrupt header at byte {offset}')
-      (length,) = _LENGTH.unpack_from(header)
-      end = offset + _HEADER_BYTES + length + _CHECKSUM.size
-      if end > num_bytes:
-        raise _broken(
-          path,
-          index,
-          f'is cut off: the file has {num_bytes} bytes, the record ends at '
-          f'{end}',
-        )
-      yield offset
-      index, offset = index + 1, end
-
-
-def scan_shard(path: str) -> Shard:
-  """Counts the records of a file by their headers; no data are read.
-
-  Args:
-    path: the file.
-
-  Returns:
-    The shard.
-
-  Raises:
-    InputError: see `record_offsets`.
-  """
-  num_records = sum(1 for _ in record_offsets(path))
-  return Shard(path, num_records, tf.io.gfile.stat(path).length)
-
-
 def scan(dataset_dir: str, split_name: str) -> list[Shard]:
   """Finds and counts the shards of a split, all of which may not be empty.
 
@@ -222,9 +156,12 @@ def scan(dataset_dir: str, split_name: str) -> list[Shard]:
     The shards in order, empty ones among them.
 
   Raises:
-    InputError: see `find_shards` and `scan_shard`, or there are no records.
+    InputError: see `find_shards` and `shard_files.scan`, or there are no
+      records.
   """
-  shards = [scan_shard(path) for path in find_shards(dataset_dir, split_name)]
+  shards = [
+    shard_files.scan(path) for path in find_shards(dataset_dir, split_name)
+  ]
   if not any(shard.num_records for shard in shards):
     raise InputError(
       f'--dataset_dir={dataset_dir}: the split {split_name!r} is empty; its '
@@ -233,11 +170,14 @@ def scan(dataset_dir: str, split_name: str) -> list[Shard]:
   return shards
 
 
-def has_labels(shards: Sequence[Shard]) -> bool:
+def has_labels(
+  shards: Sequence[Shard], record_format: RecordFormat = OFFICIAL
+) -> bool:
   """Whether the first record of the first shard that has one has a label.
 
   Args:
     shards: the shards.
+    record_format: what the records are.
 
   Returns:
     Whether it does.
@@ -245,23 +185,50 @@ def has_labels(shards: Sequence[Shard]) -> bool:
   Raises:
     InputError: the record is corrupt.
   """
-  path = next(shard.path for shard in shards if shard.num_records)
+  shard = next(shard for shard in shards if shard.num_records)
   try:
-    (serialized,) = tf.data.TFRecordDataset(path).take(1)
+    ((_, serialized),) = shard_files.read_all([shard]).take(1)
     features = tf.train.Example.FromString(serialized.numpy()).features.feature
   except tf.errors.DataLossError as error:
-    raise _broken(path, 0, 'is corrupt') from error
+    raise shard_files.broken(shard.path, shard.first, 'is corrupt') from error
   except message.DecodeError as error:
-    raise _broken(path, 0, 'is not a tf.train.Example') from error
-  return any(features[LABEL_KEY].bytes_list.value)
+    raise shard_files.broken(
+      shard.path, shard.first, 'is not a tf.train.Example'
+    ) from error
+  return any(features[record_format.label_key].bytes_list.value)
 
 
-def parse_example(serialized, with_label: bool):
+def find_split(dataset_dir: str, split_name: str) -> Split:
+  """Finds a split that a converter has written.
+
+  Args:
+    dataset_dir: folder of the TFRecord files.
+    split_name: name of the split.
+
+  Returns:
+    The split. That of the name 'test' is taken to have no labels.
+
+  Raises:
+    InputError: see `scan` and `has_labels`.
+  """
+  shards = scan(dataset_dir, split_name)
+  is_labelled = split_name != TEST_SET and has_labels(shards)
+  return Split(shards, dataset_dir, OFFICIAL, is_labelled)
+
+
+def parse_example(
+  serialized,
+  with_label: bool,
+  record_format: RecordFormat = OFFICIAL,
+  record_id='',
+):
   """Decodes one record and checks that image and label fit together.
 
   Args:
     serialized: string scalar, a tf.train.Example.
     with_label: whether the label is read.
+    record_format: where it keeps what.
+    record_id: string scalar, the name of an image without one.
 
   Returns:
     image: uint8 [height, width, 3].
@@ -272,18 +239,15 @@ def parse_example(serialized, with_label: bool):
     tf.errors.InvalidArgumentError: a check failed (the message is marked, see
       `preprocess_utils.check_input`), or nothing could be decoded.
   """
+  keys = [record_format.image_key, record_format.label_key]
   features = tf.io.parse_single_example(
-    serialized,
-    {
-      key: tf.io.FixedLenFeature([], tf.string, default_value='')
-      for key in (IMAGE_KEY, NAME_KEY, LABEL_KEY)
-    },
+    serialized, {key: _optional_text() for key in keys}
   )
-  name = features[NAME_KEY]
-  image = _decode(features[IMAGE_KEY], 3, 'image', name)
+  name = _parse_name(serialized, record_format, record_id)
+  image = _decode(features[record_format.image_key], 3, 'image', name)
   if not with_label:
     return image, None, name
-  label = _decode_label(features[LABEL_KEY], name)
+  label = _decode_label(features[record_format.label_key], name)
   image_size = tf.shape(image)[:2]
   label_size = tf.shape(label)[:2]
   label = check_input(
@@ -296,10 +260,26 @@ def parse_example(serialized, with_label: bool):
       *size_text(image_size),
       ' pixels (height x width), but its label has ',
       *size_text(label_size),
-      '. They must have one size; correct the label and convert again.',
+      '. They must have one size; correct the label and make the records '
+      'again.',
     ],
   )
+  if record_format.label_map is not None:
+    label = _map_labels(label, name, record_format.label_map)
   return image, label, name
+
+
+def _optional_text():
+  return tf.io.FixedLenFeature([], tf.string, default_value='')
+
+
+def _parse_name(serialized, record_format, record_id):
+  """The name in a record, `record_id` where it has none."""
+  key = record_format.name_key
+  if key is None:
+    return tf.convert_to_tensor(record_id)
+  name = tf.io.parse_single_example(serialized, {key: _optional_text()})[key]
+  return tf.where(name == '', record_id, name)
 
 
 def _byte(content, position):
@@ -326,7 +306,7 @@ def _decode(content, channels, kind, name):
       name,
       '" is neither JPEG nor PNG, but ',
       tf.strings.length(content),
-      ' bytes of something else. Convert the data set again.',
+      ' bytes of something else. Make the records again from such files.',
     ],
   )
   content = check_input(
@@ -371,7 +351,47 @@ def _decode_label(content, name):
   )
 
 
-def check_labels(label, name, num_classes: int, ignore_label: int):
+def _refuse_labels(label, is_bad, name, expected):
+  """`label`, unless `is_bad` is true of a pixel: the labels there are named."""
+
+  def describe():
+    bad = tf.sort(
+      tf.unique(tf.boolean_mask(tf.cast(label, tf.int32), is_bad))[0]
+    )
+    texts = tf.strings.as_string(bad)
+    return [
+      'the label of "',
+      name,
+      '" holds ',
+      tf.strings.reduce_join(texts, separator=', '),
+      f'. Expected {expected}',
+    ]
+
+  return check_input(label, ~tf.reduce_any(is_bad), describe)
+
+
+def _map_labels(label, name, label_map):
+  """The labels that those of a record stand for; others are refused."""
+  table = np.zeros(256, np.uint8)
+  table[list(label_map)] = list(label_map.values())
+  is_known = np.isin(np.arange(256), list(label_map))
+  label = _refuse_labels(
+    label,
+    ~tf.gather(is_known, tf.cast(label, tf.int32)),
+    name,
+    f'one of {sorted(label_map)}. Correct the label and make the records '
+    'again.',
+  )
+  return tf.gather(table, tf.cast(label, tf.int32))
+
+
+def check_labels(
+  label,
+  name,
+  num_classes: int,
+  ignore_label: int,
+  classes_in: str = OFFICIAL.classes_in,
+):
   """Checks that every label is a class or `ignore_label`.
 
   Args:
@@ -379,6 +399,7 @@ def check_labels(label, name, num_classes: int, ignore_label: int):
     name: string scalar, the image's name.
     num_classes: labels are 0..num_classes-1.
     ignore_label: the label that is no class.
+    classes_in: see `RecordFormat`.
 
   Returns:
     `label`.
@@ -387,66 +408,71 @@ def check_labels(label, name, num_classes: int, ignore_label: int):
     tf.errors.InvalidArgumentError: they are not; the message is marked.
   """
   values = tf.cast(label, tf.int32)
-  is_bad = (values >= num_classes) & (values != ignore_label)
-
-  def describe():
-    bad = tf.sort(tf.unique(tf.boolean_mask(values, is_bad))[0])
-    return [
-      'the label of "',
-      name,
-      '" holds ',
-      tf.strings.reduce_join(tf.strings.as_string(bad), separator=', '),
-      f'. Expected the classes 0..{num_classes - 1} and the ignore label '
-      f'{ignore_label}. Correct the label, or num_classes in '
-      'dataset_info.json.',
-    ]
-
-  return check_input(label, ~tf.reduce_any(is_bad), describe)
+  return _refuse_labels(
+    label,
+    (values >= num_classes) & (values != ignore_label),
+    name,
+    f'the classes 0..{num_classes - 1} and the ignore label {ignore_label}. '
+    f'Correct the label, or {classes_in}.',
+  )
 
 
-def find_fault(shards: Sequence[Shard], with_label: bool) -> str | None:
+def find_fault(
+  shards: Sequence[Shard],
+  with_label: bool,
+  record_format: RecordFormat = OFFICIAL,
+) -> str | None:
   """Reads all records one by one until one fails.
 
   Args:
     shards: the shards.
     with_label: whether labels are read.
+    record_format: what the records are.
 
   Returns:
     What is wrong, naming file, record and image; None if nothing is.
   """
   for shard in shards:
-    index = 0
+    index = shard.first
     try:
-      for serialized in tf.data.TFRecordDataset(shard.path):
-        fault = _fault_of(serialized, with_label)
+      for record_id, serialized in shard_files.read_all([shard]):
+        fault = None
+        try:
+          parse_example(serialized, with_label, record_format, record_id)
+        except DATA_ERRORS as error:
+          fault = fault_text(error, serialized, record_format, record_id)
         if fault:
           return f'{shard.path}: record {index} (counted from 0): {fault}'
         index += 1
     except tf.errors.DataLossError:
-      return str(_broken(shard.path, index, 'is corrupt or cut off'))
+      what = 'is corrupt or cut off'
+      return str(shard_files.broken(shard.path, index, what))
   return None
 
 
-def _fault_of(serialized, with_label):
-  """Why a record cannot be decoded; None if it can."""
-  try:
-    parse_example(serialized, with_label)
-  except DATA_ERRORS as error:
-    return input_error_text(error) or _decoding_fault(serialized)
-  return None
+def fault_text(
+  error, serialized, record_format: RecordFormat = OFFICIAL, record_id=''
+) -> str:
+  """Why a record could not be decoded.
 
+  Args:
+    error: one of DATA_ERRORS, which `parse_example` raised.
+    serialized: the record, and as for `parse_example` the following.
+    record_format: where it keeps what.
+    record_id: the name of an image without one.
 
-def _decoding_fault(serialized):
-  """What a record is whose decoding fails without a message of ours."""
-  keys = {
-    NAME_KEY: tf.io.FixedLenFeature([], tf.string, default_value=''),
-  }
+  Returns:
+    The text.
+  """
+  text = input_error_text(error)
+  if text is not None:
+    return text
   try:
-    name = tf.io.parse_single_example(serialized, keys)[NAME_KEY]
+    name = _parse_name(serialized, record_format, record_id)
   except DATA_ERRORS:
-    return 'it is not a tf.train.Example. Convert the data set again.'
+    return 'it is not a tf.train.Example. Make the records again.'
   name = name.numpy().decode(errors='replace')
   return (
     f'the image "{name}" or its label is damaged and cannot be decoded. '
-    'Replace the file and convert the data set again.'
+    'Replace the file and make the records again.'
   )

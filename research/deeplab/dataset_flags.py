@@ -10,7 +10,7 @@ from absl import flags as absl_flags
 
 from deeplab import flags
 from deeplab.common import InputError
-from deeplab.datasets import dataset_info
+from deeplab.datasets import dataset_info, tfds_data
 
 FLAGS = flags.FLAGS
 
@@ -20,13 +20,14 @@ def define_dataset_flags():
   absl_flags.DEFINE_string(
     'dataset',
     dataset_info.DEFAULT_NAME,
-    'Name of the data set, or the folder of its TFRecord files and '
-    'dataset_info.json.',
+    'Name of the data set, the folder of its TFRecord files and '
+    'dataset_info.json, or tfds:NAME for one that TFDS has prepared.',
   )
   absl_flags.DEFINE_string(
     'dataset_dir',
     None,
-    'Folder of the TFRecord files, unless --dataset is that folder.',
+    'Folder of the TFRecord files, unless --dataset is that folder. For '
+    "tfds:NAME the data_dir of TFDS; unset: TFDS's own default.",
   )
 
 
@@ -37,18 +38,21 @@ def _is_folder(dataset):
   )
 
 
-def find() -> tuple[str | None, str]:
+def find() -> tuple[str | None, str | None]:
   """The data set of the flags.
 
   Returns:
     Its name, None for what dataset_info.json says, and the folder of its
-    TFRecord files: `dataset_name` and `dataset_dir` of data_generator.Dataset.
+    TFRecord files, None for the default of TFDS: `dataset_name` and
+    `dataset_dir` of data_generator.Dataset.
 
   Raises:
     InputError: the flags name no folder, or two.
   """
   name = FLAGS.dataset if flags.is_given('dataset') else None
   folder = FLAGS.dataset_dir
+  if tfds_data.is_name(name):
+    return name, folder
   if name is not None and _is_folder(name):
     if folder is not None and os.path.abspath(folder) != os.path.abspath(name):
       raise InputError(
@@ -59,7 +63,8 @@ def find() -> tuple[str | None, str]:
   if not folder:
     raise InputError(
       'there are no data: give --dataset=FOLDER, the folder of the TFRecord '
-      f'files and {dataset_info.FILE_NAME}, or --dataset_dir=FOLDER. '
+      f'files and {dataset_info.FILE_NAME}, or --dataset_dir=FOLDER, or '
+      '--dataset=tfds:NAME. '
       f'Received: --dataset={FLAGS.dataset}, --dataset_dir={folder}.'
     )
   return name, folder
