@@ -1,0 +1,148 @@
+r"""Checks a data set before it is trained on, or before it is converted.
+
+  python datasets/check_dataset.py --dataset=tfrecord --output=check.html
+
+  python datasets/check_dataset.py --image_folder=photos --label_folder=masks \
+    --dataset_info=dataset_info.json
+
+The first form reads TFRecord files, the second folders of images and masks of
+the same names. Everything is read; what is wrong is listed with the names of
+files, the classes are counted, and flags are suggested. The exit status is 1
+if there are errors; hints do not count.
+"""
+
+import sys
+
+from absl import flags
+
+from deeplab import atomic_files, common, dataset_flags
+from deeplab import flags as deeplab_flags
+from deeplab.common import InputError
+from deeplab.datasets import (
+  build_data,
+  check_page,
+  check_report,
+  dataset_checks,
+  dataset_info,
+)
+
+FLAGS = flags.FLAGS
+
+_FOLDERS = ('image_folder', 'label_folder')
+
+
+def _define_flags():
+  dataset_flags.define_dataset_flags()
+  deeplab_flags.define_list(
+    'splits', [], 'Splits to check; all that are there if not given.', str
+  )
+  flags.DEFINE_string(
+    'image_folder', None, 'Folder of images that are not converted yet.'
+  )
+  flags.DEFINE_string(
+    'label_folder', None, 'Folder of their masks, of the same names.'
+  )
+  flags.DEFINE_string(
+    'list_folder',
+    None,
+    'Folder of lists of their names, <split>.txt; one split if not given.',
+  )
+  flags.DEFINE_string(
+    'dataset_info',
+    None,
+    'JSON file that describes the classes of --label_folder; or give the '
+    'name of a known data set as --dataset.',
+  )
+  flags.DEFINE_string(
+    'output', 'check.html', 'HTML page to write; empty: none.'
+  )
+  flags.DEFINE_string('json', None, 'JSON file of all figures to write.')
+  flags.DEFINE_integer(
+    'num_samples',
+    dataset_checks.DEFAULT_SAMPLES,
+    'Images of each split that the page shows.',
+  )
+  flags.DEFINE_integer(
+    'output_stride', 16, 'Of the network, for the sizes of crops.'
+  )
+
+
+def _check_flags():
+  """Refuses flags that would be ignored."""
+  common.check_ranges(
+    {name: FLAGS[name].value for name in ('num_samples', 'output_stride')},
+    {'num_samples': common.Range(0, whole=True), 'output_stride': common.COUNT},
+  )
+  reads_files = any(FLAGS[name].value for name in _FOLDERS)
+  idle = ('splits', 'dataset_dir') if reads_files else ()
+  if not reads_files:
+    idle = ('list_folder', 'dataset_info')
+  for name in idle:
+    if deeplab_flags.is_given(name):
+      raise InputError(
+        f'--{name}={FLAGS[name].value} has no effect '
+        f'{"with" if reads_files else "without"} --image_folder; leave it out.'
+      )
+  for name in _FOLDERS:
+    if reads_files and not FLAGS[name].value:
+      raise InputError(
+        'images and masks are checked together: give both --image_folder and '
+        f'--label_folder. Received: no --{name}.'
+      )
+  return reads_files
+
+
+def _info_of_files():
+  """The data set that the masks belong to."""
+  if FLAGS.dataset_info:
+    if deeplab_flags.is_given('dataset'):
+      raise InputError(
+        f'--dataset={FLAGS.dataset} and --dataset_info={FLAGS.dataset_info} '
+        'both say what the classes are; leave one out.'
+      )
+    return dataset_info.load(FLAGS.dataset_info)
+  if not deeplab_flags.is_given('dataset'):
+    raise InputError(
+      'what do the values of the masks mean? Give --dataset_info, a JSON file '
+      'with name, num_classes and perhaps ignore_label, class_names and '
+      f'colors, or --dataset, one of {sorted(dataset_info.BUILTIN)}.'
+    )
+  return dataset_info.resolve(FLAGS.dataset)
+
+
+def _check():
+  """The report on what the flags name."""
+  settings = {
+    'output_stride': FLAGS.output_stride,
+    'num_samples': FLAGS.num_samples if FLAGS.output else 0,
+  }
+  if _check_flags():
+    info = _info_of_files()
+    lists = FLAGS.list_folder and build_data.find_lists(FLAGS.list_folder)
+    splits, findings = dataset_checks.find_files(
+      FLAGS.image_folder, FLAGS.label_folder, lists or None
+    )
+    return dataset_checks.check_files(splits, info, findings, **settings)
+  name, folder = dataset_flags.find()
+  info = dataset_info.resolve(name, folder)
+  return dataset_checks.check_shards(folder, info, FLAGS.splits, **settings)
+
+
+def main():
+  """Checks what the flags name; exits with 1 if there are errors."""
+  report = _check()
+  print(check_report.to_text(report), end='')
+  for path, content in (
+    (FLAGS.output, check_page.make),
+    (FLAGS.json, check_report.to_json),
+  ):
+    if path:
+      atomic_files.write(path, content(report))
+      print(f'Written: {path}')
+  if report.num_errors:
+    sys.exit(1)
+
+
+if __name__ == '__main__':
+  _define_flags()
+  deeplab_flags.run(main)
