@@ -321,6 +321,7 @@ class _Run:
   def _leave(self, number):
     """Ends together with the other hosts."""
     self._step.mean_over_hosts(number)
+    self._log.draw(now=True)
     if self._config.cluster is not None and self._is_chief:
       # The first host serves the others, which hang if it is gone while they
       # release what they hold.
@@ -421,11 +422,13 @@ class _Run:
           number, metrics, f'the update of variable {name}'
         )
     with self._progress.pause():
-      return self._persist(
+      prefix = self._persist(
         lambda: checkpoints.save(
           config.train_logdir, number, values, config.keep_checkpoint_max
         )
       )
+      self._log.draw()
+      return prefix
 
   def _persist(self, write):
     """Calls a function that writes, for `save_retry_secs` where it cannot."""

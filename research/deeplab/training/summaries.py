@@ -1,4 +1,4 @@
-"""What a training run leaves to read: log file, progress bar, TensorBoard."""
+"""What a training run leaves to read: log, curves, progress, TensorBoard."""
 
 import contextlib
 import json
@@ -14,11 +14,14 @@ from absl import logging
 
 from deeplab import atomic_files
 from deeplab.common import InputError
-from deeplab.training import train_step
+from deeplab.training import plot_curves, train_step
 
-LOG_FILE = 'train_log.jsonl'
+LOG_FILE = plot_curves.LOG_FILE
 
 _SUMMARY_IMAGES = 3
+
+# Least seconds between two drawings of the curves.
+_DRAWING_SECS = 60
 
 
 def _cannot_write(path, error):
@@ -54,6 +57,8 @@ class TrainLog:
     self.seconds = 0.0
     self._writes = writes
     self._unwritten = []
+    self._folder = folder
+    self._drawn = time.monotonic()
     if not writes:
       return
     try:
@@ -67,18 +72,8 @@ class TrainLog:
   def _kept_lines(self, start_step):
     if not tf.io.gfile.exists(self.path):
       return []
-    with tf.io.gfile.GFile(self.path, 'rb') as file:
-      texts = file.read().decode(errors='replace').splitlines()
-    lines = []
-    for text in texts:
-      try:
-        line = json.loads(text)
-        if line['step'] <= start_step and line['seconds'] >= 0:
-          lines.append(line)
-      except (ValueError, TypeError, LookupError):
-        # The process was killed while it wrote this line.
-        continue
-    return lines
+    lines = plot_curves.read_log(self.path)
+    return [line for line in lines if line['step'] <= start_step]
 
   def write(self, line):
     """Appends {'step': ..., 'seconds': ..., ...}, null for NaN.
@@ -103,6 +98,23 @@ class TrainLog:
       self._unwritten = []
     except (OSError, InputError, tf.errors.OpError) as error:
       logging.warning('%s', _cannot_write(self.path, error))
+
+  def draw(self, now=False):
+    """Draws curves.png from the log and the evaluations.
+
+    A picture is nothing to end a training for: any fault is a warning.
+
+    Args:
+      now: at once; otherwise not more than once a minute.
+    """
+    is_due = now or time.monotonic() - self._drawn > _DRAWING_SECS
+    if not (self._writes and is_due):
+      return
+    try:
+      plot_curves.write(self._folder)
+    except Exception as error:
+      logging.warning('The curves are not drawn: %s', error)
+    self._drawn = time.monotonic()
 
   def _append(self, line):
     with tf.io.gfile.GFile(self.path, 'a') as file:
