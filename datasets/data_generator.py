@@ -401,12 +401,24 @@ class Dataset:
       _shuffle_records(plan), record_seed[0], reshuffle_each_iteration=False
     )
 
-  def _sample(self, index, record):
-    """Example number `index` of the stream, preprocessed."""
-    record_id, serialized = record
-    image, label, name = records.parse_example(
+  def parse(self, record_id, serialized):
+    """Decodes a record as it is, without preprocessing.
+
+    Args:
+      record_id: string scalar, what identifies it: see `shard_files.read`.
+      serialized: string scalar, the record.
+
+    Returns:
+      image, label (None if there are none) and name: see
+      `records.parse_example`.
+    """
+    return records.parse_example(
       serialized, self.has_labels, self._record_format, record_id
     )
+
+  def _sample(self, index, record):
+    """Example number `index` of the stream, preprocessed."""
+    image, label, name = self.parse(*record)
     if label is not None:
       label = records.check_labels(
         label,
