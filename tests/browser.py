@@ -54,9 +54,14 @@ def open_page(url, width=1280, height=900):
       ),
     )
     page.on('pageerror', lambda error: complaints.append(str(error)))
+    # A page may change its mind about a picture that is on its way.
     page.on(
       'requestfailed',
-      lambda request: complaints.append(f'{request.url} failed'),
+      lambda request: (
+        complaints.append(f'{request.url} failed')
+        if request.failure != 'net::ERR_ABORTED'
+        else None
+      ),
     )
     page.goto(url)
     yield page

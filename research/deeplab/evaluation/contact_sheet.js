@@ -69,20 +69,18 @@ function imageIou(image) {
   return values.reduce((sum, value) => sum + value) / values.length;
 }
 
-// The classes that deserve a look, and why: [class, text].
-function notableClasses(image) {
-  if (image.miou === null) {
-    return [...image.classes]
-      .sort((a, b) => b[1] - a[1])
-      .slice(0, NOTABLE_CLASSES)
-      .map(([number, share]) => [number, percent(share)]);
-  }
-  return image.classes
-    .filter((row) => row[3] !== null)
-    .sort((a, b) => a[3] - b[3])
-    .slice(0, NOTABLE_CLASSES)
-    .map(([number, , , iou]) => [number, percent(iou)]);
+// Worst IoU first; without labels, largest share first.
+function rankedClasses(image) {
+  const key = image.miou === null ? (row) => -row[1] : (row) => row[3];
+  return [...image.classes].sort((a, b) => key(a) - key(b));
 }
+
+const SORT_KEYS = {
+  iou: imageIou,
+  accuracy: (image) => image.accuracy,
+  name: (image) => image.name,
+  order: () => 0, // They are in order, and sorting is stable.
+};
 
 // ---- Pictures ----
 
@@ -130,6 +128,7 @@ function stage(image, eager, onClick) {
   let start = null;
   let isDragged = false;
   made.addEventListener('pointerdown', (event) => {
+    if (event.button !== 0) return;
     start = event.clientX;
     isDragged = false;
     made.setPointerCapture(event.pointerId);
@@ -202,14 +201,12 @@ function classButton(number, ...more) {
   made.setAttribute('aria-pressed', chosen.has(number));
   made.addEventListener('click', () => {
     if (!chosen.delete(number)) chosen.add(number);
+    const place = made.closest('ul, table').parentElement;
     changed('chosen');
+    // The viewer has made new buttons.
+    place.querySelector(`[data-class="${number}"]`).focus();
   });
   return made;
-}
-
-function chooseAll() {
-  chosen.clear();
-  changed('chosen');
 }
 
 function fillLegend() {
@@ -219,14 +216,17 @@ function fillLegend() {
       counts.set(number, (counts.get(number) ?? 0) + 1);
     }
   }
-  data.classes.forEach(({ name, iou }, number) => {
+  const buttons = data.classes.map(({ name, iou }, number) => {
     const count = counts.get(number) ?? 0;
     const value = iou === null ? '' : percent(iou);
     const button = classButton(number, element('small', {}, value));
     button.disabled = count === 0;
     button.title = `${name}: in ${count} of ${data.images.length} images`;
-    byId('classes').append(element('li', {}, button));
+    return button;
   });
+  // Classes that never occur come last.
+  buttons.sort((a, b) => a.disabled - b.disabled);
+  byId('classes').append(...buttons.map((button) => element('li', {}, button)));
   byId('error-key').hidden = !titles.has('error');
   // Where there is little room, the pictures come first.
   byId('legend').open = window.innerWidth > NARROW_PIXELS;
@@ -234,24 +234,14 @@ function fillLegend() {
 
 // ---- The sheet ----
 
-function heading(image) {
-  const open = element(
-    'button',
-    { type: 'button', className: 'name', title: 'Enlarge' },
-    image.name,
-  );
-  open.addEventListener('click', () => openViewer(image));
-  return element('h2', {}, open);
-}
-
 function facts(image) {
+  const open = element('button', { type: 'button', className: 'name' });
+  open.textContent = image.name;
+  open.addEventListener('click', () => openViewer(image));
   const size = `${image.width} \u00d7 ${image.height}`;
-  const made = element(
-    'div',
-    { className: 'facts' },
-    heading(image),
-    element('p', { className: 'size' }, size),
-  );
+  const made = element('div', { className: 'facts' });
+  made.append(element('h2', {}, open));
+  made.append(element('p', { className: 'size' }, size));
   const isScored = image.miou !== null;
   if (isScored) {
     const name = chosen.size ? 'IoU (chosen)' : 'mIoU';
@@ -261,9 +251,13 @@ function facts(image) {
       element('p', {}, `accuracy ${percent(image.accuracy)}`),
     );
   }
-  const rows = notableClasses(image).map(([number, text]) =>
-    element('li', {}, swatch(number), `${data.classes[number].name} ${text}`),
-  );
+  const rows = rankedClasses(image)
+    .slice(0, NOTABLE_CLASSES)
+    .map(([number, share, , iou]) => {
+      const text = percent(isScored ? iou : share);
+      const name = data.classes[number].name;
+      return element('li', {}, swatch(number), `${name} ${text}`);
+    });
   const title = isScored ? 'Lowest IoU' : 'Largest share of the image';
   made.append(element('ul', { title }, ...rows));
   return made;
@@ -295,24 +289,16 @@ function sortedImages() {
   const text = state.text.toLowerCase();
   const [field, direction] = state.sort.split(' ');
   const sign = direction === 'up' ? 1 : -1;
-  const numbers = new Map(data.images.map((image, index) => [image, index]));
-  const key = {
-    iou: imageIou,
-    accuracy: (image) => image.accuracy,
-    name: (image) => image.name,
-    order: (image) => numbers.get(image),
-  }[field];
+  const key = SORT_KEYS[field];
   const compare = (a, b) => {
     if (a === null || b === null) return (a === null) - (b === null);
     if (field !== 'name') return sign * (a - b);
     return a.localeCompare(b, undefined, { numeric: true });
   };
   return data.images
-    .filter((image) => image.name.toLowerCase().includes(text))
-    .filter((image) => chosen.size === 0 || image.classes.some(isChosen))
-    .map((image) => [key(image), image])
-    .sort(([a], [b]) => compare(a, b))
-    .map(([, image]) => image);
+    .filter(({ name }) => name.toLowerCase().includes(text))
+    .filter(({ classes }) => chosen.size === 0 || classes.some(isChosen))
+    .sort((a, b) => compare(key(a), key(b)));
 }
 
 // Adds cards until there are `count`, as far as there are images.
@@ -325,14 +311,11 @@ function grow(count) {
 function fillSheet() {
   shown = sortedImages();
   byId('sheet').replaceChildren();
-  byId('sheet').dataset.view = state.view;
   document.body.dataset.view = state.view;
   grow(CHUNK);
   watchEnd();
-  byId('status').textContent =
-    shown.length === data.images.length
-      ? `${shown.length} images`
-      : `${shown.length} of ${data.images.length} images`;
+  const counts = new Set([shown.length, data.images.length]);
+  byId('status').textContent = `${[...counts].join(' of ')} images`;
 }
 
 const endObserver = new IntersectionObserver(
@@ -373,31 +356,23 @@ function showImage(place) {
   byId('next').disabled = place === shown.length - 1;
   byId('viewer-stage').replaceChildren(stage(image, true));
   byId('viewer-scores').replaceChildren(scoreTable(image));
-  // The next one is then there at once.
-  const next = shown[place + 1]?.layers ?? {};
-  for (const layer of [state.left, state.right]) {
-    if (layer in next) new Image().src = address(next[layer]);
-  }
 }
 
 function scoreTable(image) {
   const isScored = image.miou !== null;
-  const columns = isScored
-    ? ['Class', 'IoU', 'truth', 'predicted']
-    : ['Class', 'predicted'];
-  const rows = [...image.classes]
-    .sort((a, b) => (isScored ? (a[3] ?? 2) - (b[3] ?? 2) : b[1] - a[1]))
-    .map(([number, share, labelShare, iou]) => {
-      const values = isScored ? [iou, labelShare, share] : [share];
-      return element(
-        'tr',
-        { className: isChosen([number]) ? '' : 'other' },
-        element('td', {}, classButton(number)),
-        ...values.map((value) =>
-          element('td', { className: 'number' }, percent(value)),
-        ),
-      );
-    });
+  const columns = ['Class', ...(isScored ? ['IoU', 'truth'] : []), 'predicted'];
+  const rows = rankedClasses(image).map((row) => {
+    const [number, share, labelShare, iou] = row;
+    const values = isScored ? [iou, labelShare, share] : [share];
+    return element(
+      'tr',
+      { className: isChosen(row) ? '' : 'other' },
+      element('td', {}, classButton(number)),
+      ...values.map((value) =>
+        element('td', { className: 'number' }, percent(value)),
+      ),
+    );
+  });
   const head = columns.map((name, index) =>
     element('th', { className: index ? 'number' : '' }, name),
   );
@@ -479,7 +454,10 @@ function fillControls() {
     changed(name);
   });
   byId('tools').addEventListener('submit', (event) => event.preventDefault());
-  byId('everything').addEventListener('click', chooseAll);
+  byId('everything').addEventListener('click', () => {
+    chosen.clear();
+    changed('chosen');
+  });
   byId('previous').addEventListener('click', () => showImage(position - 1));
   byId('next').addEventListener('click', () => showImage(position + 1));
   byId('close').addEventListener('click', () => byId('viewer').close());
