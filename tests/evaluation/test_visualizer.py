@@ -1,7 +1,10 @@
 """Pictures of a stand-in network's predictions on three small images."""
 
+import json
 import os
 import pathlib
+import re
+import shutil
 import types
 
 import numpy as np
@@ -11,7 +14,7 @@ from PIL import Image
 from deeplab import common
 from deeplab.common import InputError
 from deeplab.datasets import data_generator
-from deeplab.evaluation import prediction, visualizer
+from deeplab.evaluation import evaluator, metrics, prediction, visualizer
 from deeplab.utils import get_dataset_colormap
 
 _TESTDATA = pathlib.Path(__file__).parents[1] / 'testdata'
@@ -43,6 +46,13 @@ def _golden(config):
 def _read(*path):
   with Image.open(os.path.join(*path)) as image:
     return np.asarray(image)
+
+
+def _page(folder):
+  """The values inside a contact sheet."""
+  text = (folder / 'index.html').read_text()
+  (found,) = re.findall(r'id="data">(.*?)</script>', text, re.DOTALL)
+  return json.loads(found)
 
 
 @pytest.mark.parametrize('batch_size', [1, 2])
@@ -112,6 +122,93 @@ def test_colours_of_the_data_set(tmp_path):
     _read(tmp_path, 'segmentation_results', '000002_prediction.png'),
     colormap[labels],
   )
+
+
+@pytest.mark.parametrize('resize', [False, True])
+def test_ground_truth_and_errors(tmp_path, resize):
+  """Of the file's size, and red exactly where the two pictures differ."""
+  config, crop_size, options = (
+    ('resize', (97, 97), _RESIZE) if resize else ('single', (129, 129), {})
+  )
+  dataset = _dataset(2, crop_size, **options)
+  visualizer.visualize(_golden(config), dataset, tmp_path)
+  folder = tmp_path / 'segmentation_results'
+  (batch,) = _dataset(3, (129, 129)).iterate()
+  for index, size in enumerate(_SIZES):
+    truth, predicted, error = (
+      _read(folder, f'{index:06d}_{kind}.png').astype(int)
+      for kind in ('label', 'prediction', 'error')
+    )
+    assert truth.shape == predicted.shape == error.shape == (*size, 3)
+    label = batch[common.LABEL][index, : size[0], : size[1], 0].numpy()
+    ignored = np.isin(truth, [88, 122]).all(axis=-1)
+    expected = get_dataset_colormap.label_to_color_image(label)
+    same = np.where(label == 255, ignored, (truth == expected).all(axis=-1))
+    # After resizing, edges may have moved by a pixel or so.
+    assert same.mean() > 0.95 if resize else same.all()
+    is_red = error[..., 0] - error[..., 1] > 100
+    is_wrong = (truth != predicted).any(axis=-1) & ~ignored
+    np.testing.assert_array_equal(is_red, is_wrong)
+    assert is_wrong.any() and ignored.any()
+
+
+@pytest.mark.parametrize('resize', [False, True])
+def test_the_page_says_what_evaluation_says(tmp_path, resize):
+  config, crop_size, options = (
+    ('resize', (97, 97), _RESIZE) if resize else ('single', (129, 129), {})
+  )
+  dataset = _dataset(2, crop_size, **options)
+  visualizer.visualize(_golden(config), dataset, tmp_path, step=9)
+  matrix = evaluator.evaluate(_golden(config), dataset)
+  page = _page(tmp_path)
+  assert page['title'] == 'pascal_voc_seg val, step 9'
+  assert page['miou'] == pytest.approx(matrix.mean_iou(), abs=1e-4)
+  assert page['accuracy'] == pytest.approx(matrix.pixel_accuracy(), abs=1e-4)
+  expected = metrics.to_dict(matrix)['classes']
+  for row, values in zip(page['classes'], expected, strict=True):
+    assert row['iou'] == (
+      None if values['iou'] is None else pytest.approx(values['iou'], abs=1e-4)
+    )
+  for image, name, size in zip(page['images'], _NAMES, _SIZES, strict=True):
+    assert image['name'] == name
+    assert (image['height'], image['width']) == size
+    assert len(image['layers']) == 5
+    for path in image['layers'].values():
+      assert (tmp_path / path).is_file()
+
+
+def test_a_split_without_labels(tmp_path):
+  data = tmp_path / 'data'
+  data.mkdir()
+  for path in (_TESTDATA / 'voc_tfrecord').glob('val-*'):
+    shutil.copy(path, data / path.name.replace('val', 'test'))
+  dataset = data_generator.Dataset(
+    'pascal_voc_seg', 'test', str(data), 1, (129, 129)
+  )
+  assert visualizer.visualize(_golden('single'), dataset, tmp_path) == 3
+  kinds = {
+    path.stem.partition('_')[2]
+    for path in (tmp_path / 'segmentation_results').iterdir()
+  }
+  assert kinds == {'image', 'prediction', 'overlay'}
+  page = _page(tmp_path)
+  assert page['miou'] is None
+  predicted = np.unique(_GOLDEN['vis_recipe__2007_000006']).tolist()
+  assert [row[0] for row in page['images'][0]['classes']] == predicted
+
+
+def test_each_checkpoint_replaces_the_page(tmp_path):
+  dataset = _dataset(1, (129, 129))
+  runs = [prediction.Run(_golden('single'), dataset, step=n) for n in (5, 8)]
+  titles = []
+
+  def following():
+    for run in runs:
+      yield run
+      titles.append(_page(tmp_path)['title'])
+
+  visualizer.run(types.SimpleNamespace(runs=following), tmp_path)
+  assert titles == [f'pascal_voc_seg val, step {step}' for step in (5, 8)]
 
 
 def test_cityscapes_ids(tmp_path):
@@ -193,6 +290,8 @@ def test_choice_of_colours(tmp_path, colormap_type, described, expected):
     _read(tmp_path, 'segmentation_results', '000002_prediction.png'),
     colormap[_GOLDEN['vis_recipe__2007_000008']],
   )
+  legend = [row['color'] for row in _page(tmp_path)['classes']]
+  np.testing.assert_array_equal(legend, colormap[:21])
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

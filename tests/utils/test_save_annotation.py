@@ -86,6 +86,30 @@ def test_overlay_needs_equal_sizes():
     save_annotation.overlay(np.zeros((3, 3, 3)), _LABEL, 'pascal')
 
 
+def test_ground_truth_shows_what_is_ignored():
+  label = np.tile(_LABEL, (1, 4))
+  label[0] = 255
+  colors = save_annotation.ground_truth(label, 255, 'cityscapes')
+  # Stripes of two greys.
+  assert (colors[0] == colors[0, :, :1]).all()
+  assert len(np.unique(colors[0])) == 2
+  np.testing.assert_array_equal(colors[1, 2], [128, 64, 128])
+
+
+def test_error_map():
+  image = np.full((2, 3, 3), 100, np.uint8)
+  label = np.array([[0, 1, 255], [0, 1, 255]])
+  errors = save_annotation.error_map(image, _LABEL, label, 255).astype(int)
+  is_red = errors[..., 0] - errors[..., 1] > 100
+  np.testing.assert_array_equal(is_red, [[False] * 3, [True, True, False]])
+  assert errors[0, :2].min() > 190 and errors[:, 2].max() < 130
+
+
+def test_error_map_needs_equal_sizes():
+  with pytest.raises(ValueError, match='same size'):
+    save_annotation.error_map(np.zeros((3, 3, 3)), _LABEL, _LABEL, 255)
+
+
 def test_nothing_is_left_where_writing_fails(tmp_path):
   (tmp_path / 'taken.png' / 'in the way').mkdir(parents=True)
   with pytest.raises(InputError, match=r'taken.png cannot be written'):
