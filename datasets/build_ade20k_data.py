@@ -20,6 +20,8 @@ from deeplab.common import InputError
 from deeplab.datasets import build_data, dataset_info, paired_folders
 from deeplab.datasets.dataset_info import DatasetInfo
 
+FLAGS = flags.FLAGS
+
 INFO = dataset_info.BUILTIN['ade20k']
 
 # {split: its folder in the official layout}.
@@ -55,10 +57,9 @@ def convert(
 
 def _folder(flag, kind, folder):
   """The folder of a flag; unless it is given, that of --ade20k_root."""
-  values = flags.FLAGS
-  if values.ade20k_root is None or deeplab_flags.is_given(flag):
-    return values[flag].value
-  return os.path.join(values.ade20k_root, kind, folder)
+  if FLAGS.ade20k_root is None or deeplab_flags.is_given(flag):
+    return FLAGS[flag].value
+  return os.path.join(FLAGS.ade20k_root, kind, folder)
 
 
 def _folders_of_flags():
@@ -74,7 +75,7 @@ def _folders_of_flags():
     if is_wanted or any(map(os.path.isdir, pair)):
       folders[split] = pair
   if not folders:
-    root = flags.FLAGS.ade20k_root or _OFFICIAL_ROOT
+    root = FLAGS.ade20k_root or _OFFICIAL_ROOT
     raise InputError(
       f'there are no images in {root}: expected images/training, '
       'annotations/training, images/validation and annotations/validation in '
@@ -109,8 +110,8 @@ def _define_flags():
 
 def main():
   """Converts what the flags name."""
-  info = convert(_folders_of_flags(), flags.FLAGS.output_dir)
-  print(f'{info.name}: {info.splits} in {flags.FLAGS.output_dir}')
+  info = convert(_folders_of_flags(), FLAGS.output_dir)
+  print(f'{info.name}: {info.splits} in {FLAGS.output_dir}')
 
 
 if __name__ == '__main__':

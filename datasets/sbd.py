@@ -4,6 +4,7 @@ It annotates 11355 images of PASCAL VOC. With VOC's own training images, and
 without VOC's validation images, that makes 10582.
 """
 
+import io
 import os
 
 import numpy as np
@@ -30,12 +31,15 @@ def decode_label(path: str) -> np.ndarray:
     InputError: it is no such file.
   """
   try:
+    with open(path, 'rb') as source:
+      data = io.BytesIO(source.read())
+  except OSError as error:
+    raise InputError(f'cannot read {path}: {error.strerror}.') from error
+  try:
     content = scipy.io.loadmat(
-      path, squeeze_me=True, struct_as_record=False, variable_names=['GTcls']
+      data, squeeze_me=True, struct_as_record=False, variable_names=['GTcls']
     )
     labels = content['GTcls'].Segmentation
-  except OSError as error:
-    raise InputError(f'cannot read {path}: {error}.') from error
   # A damaged file makes scipy raise nearly anything.
   except Exception as error:
     raise InputError(
