@@ -4,9 +4,11 @@ import functools
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 
+import browser
 import numpy as np
 import pytest
 from absl import flags as absl_flags
@@ -199,6 +201,45 @@ def test_trimap_on_real_images(
       for item in void
     )
     assert row['miou'] == pytest.approx(miou[row['width']], abs=2e-4)
+
+
+@pytest.mark.slow
+def test_the_page_of_pictures_on_real_images(
+  repository, testdata, published_checkpoint, real_data, tmp_path
+):
+  """It shows all pictures, and the original's mIoU."""
+  folder = real_data('VOCdevkit/VOC2012')
+  checkpoint = published_checkpoint('deeplabv3_mnv2_pascal_trainval')
+  _convert_voc(repository, folder, tmp_path / 'tfrecord')
+  done = _run(
+    repository,
+    'vis',
+    f'--checkpoint_dir={checkpoint}',
+    f'--vis_logdir={tmp_path}/vis',
+    f'--dataset_dir={tmp_path}/tfrecord',
+  )
+  assert done.returncode == 0, done.stderr
+  path = tmp_path / 'vis' / 'index.html'
+  assert f'30 images: {path}' in done.stdout
+  found = re.search(r'id="data">(.*?)</script>', path.read_text(), re.DOTALL)
+  values = json.loads(found[1])
+  assert values['title'] == 'pascal_voc_seg val, step 30000'
+  golden = json.loads((testdata / 'voc_val30_miou.json').read_text())['os16']
+  assert values['miou'] == pytest.approx(golden['overall'], abs=2e-4)
+  for image in values['images']:
+    assert list(image['layers']) == [
+      *('image', 'prediction', 'overlay', 'label', 'error'),
+    ]
+    for name in image['layers'].values():
+      with Image.open(tmp_path / 'vis' / name) as picture:
+        assert picture.size == (image['width'], image['height'])
+  with browser.open_page(f'file://{path}') as page:
+    assert page.locator('.card').count() == 30
+    page.locator('.card img').last.scroll_into_view_if_needed()
+    page.wait_for_function(
+      '[...document.querySelectorAll(".card:last-child img")]'
+      '.every((one) => one.naturalWidth > 0)'
+    )
 
 
 def _convert_voc(repository, folder, output):
