@@ -8,11 +8,13 @@ renamed when everything is converted.
 
 import contextlib
 import dataclasses
+import functools
 import glob
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -360,6 +362,7 @@ def convert(
   info: DatasetInfo,
   label_map: Mapping[int, int] | None = None,
   num_shards: int = NUM_SHARDS,
+  make: Callable[[Any], tf.train.Example] | None = None,
 ) -> DatasetInfo:
   """Writes the shards of several splits, and dataset_info.json.
 
@@ -372,6 +375,8 @@ def convert(
     info: the data set; its `splits` do not matter.
     label_map: see `image_files.read_label`.
     num_shards: number of files of each split.
+    make: for examples of another kind, make(example) returns the record, or
+      raises InputError.
 
   Returns:
     `info` with the numbers of examples of all splits in `output_dir`.
@@ -381,10 +386,8 @@ def convert(
       set or cannot be written.
   """
   counts = _known_splits(output_dir, info)
-
-  def make(example):
-    return make_record(example, info, label_map)
-
+  if make is None:
+    make = functools.partial(make_record, info=info, label_map=label_map)
   try:
     with _temporary_folder(output_dir) as folder:
       for split, examples in splits.items():

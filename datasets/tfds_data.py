@@ -101,13 +101,30 @@ def is_name(dataset_name: str | None) -> bool:
   return dataset_name is not None and dataset_name.startswith(PREFIX)
 
 
+def builder_name(dataset_name: str) -> str:
+  """What TFDS calls a data set.
+
+  Args:
+    dataset_name: 'tfds:' and so on.
+
+  Returns:
+    Such as 'cityscapes/semantic_segmentation:1.0.0'.
+
+  Raises:
+    InputError: the name is not of the form, or that of data without masks.
+  """
+  return _parse(dataset_name).name
+
+
 def _parse(text):
   """The _Request of a name."""
-  name, *options = text.removeprefix(PREFIX).split(',')
+  prefix, name = text[: len(PREFIX)], text[len(PREFIX) :]
+  name, *options = name.split(',')
   values = dict(option.partition('=')[::2] for option in options)
   count = values.get('num_classes', '1')
   if (
-    not _NAME.fullmatch(name)
+    prefix != PREFIX
+    or not _NAME.fullmatch(name)
     or len(values) < len(options)
     or not set(values) <= set(_OPTIONS)
     or not all(values.values())
@@ -141,7 +158,8 @@ def _open_builder(request, data_dir):
   except Exception as error:
     reason = str(error).strip().partition('\n')[0]
     raise request.error(
-      f'TFDS cannot read it: {type(error).__name__}: {reason} Prepare it again.'
+      f'TFDS cannot read it: {type(error).__name__}: {reason}. Prepare it '
+      'again.'
     ) from error
 
 
@@ -277,9 +295,9 @@ class Data:
     request = self._request
     splits = self._builder.info.splits
     counts = {name: split.num_examples for name, split in splits.items()}
-    # Those of a tfds.features.LabeledImage.
-    names = getattr(mask, 'names', None) or ()
+    # Of a tfds.features.LabeledImage, which need not know it either.
     number = getattr(mask, 'num_classes', None)
+    names = () if number is None else mask.names
     info = self._known and self._known.info
     if info:
       number = info.num_classes
@@ -317,7 +335,7 @@ class Data:
     try:
       instructions = splits[split_name].file_instructions
     except (ValueError, KeyError, AssertionError) as error:
-      reason = str(error).strip().splitlines()[-1]
+      reason = str(error).strip().splitlines()[-1].rstrip('.')
       raise self._request.error(
         f'it has no split {split_name!r}: {reason}. It has {sorted(splits)}, '
         "and parts and sums of them, such as 'train[:90%]' and 'train+test'."
