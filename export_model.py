@@ -2,16 +2,20 @@
 
   python export_model.py --checkpoint_path=logs/train --export_path=exported
 
---export_path is a directory for the SavedModel (with the frozen graph inside),
-or a file that ends in .pb for the frozen graph alone. Both take `ImageTensor`,
-uint8 [1, height, width, 3], and give `SemanticPredictions` and
-`SemanticProbabilities` at the size of the image. Images, after resizing if
-any, must not be larger than --crop_size.
+--export_path is a directory for the formats of --export_format, by default the
+SavedModel with the frozen graph inside; or a file for one of them: .pb for the
+frozen graph, .onnx for ONNX, .tflite for eight-bit TFLite, unless
+--export_format names another TFLite model.
 
-A file that ends in .tflite, or --export_format=tflite_int8, is a TFLite model
-with eight-bit integers: `ImageTensor` has the size of the crop, and so have
-the labels, `SemanticPredictions`. Unless the checkpoint comes from
-quantisation-aware training, --calibration_images are needed.
+SavedModel, frozen graph and ONNX take `ImageTensor`, uint8 [batch, height,
+width, 3] (the frozen graph: batch 1), and give `SemanticPredictions` and
+`SemanticProbabilities` at the size of the images. Images, after resizing if
+any, must not be larger than --crop_size. TFLite models take images of the size
+of the crop and give `SemanticPredictions`; for eight bits --calibration_images
+are needed, unless the checkpoint comes from quantisation-aware training.
+
+What is written is compared with the network on images, and not kept if it
+differs; see docs/export.md.
 """
 
 from absl import flags as absl_flags
@@ -33,13 +37,15 @@ def _define_flags():
   absl_flags.DEFINE_string(
     'export_path',
     None,
-    'Directory, or file of a frozen graph (.pb) or TFLite model (.tflite).',
+    'Directory, or file of a frozen graph (.pb), TFLite model (.tflite) or '
+    'ONNX model (.onnx).',
   )
   flags.define_list(
     'export_format',
     None,
     f'Any of {", ".join(export.FORMATS)}; unless given, the first two in a '
-    'directory, or what the suffix of --export_path says.',
+    'directory, or what the suffix of --export_path says (.tflite: '
+    'tflite_int8).',
     str,
   )
   absl_flags.DEFINE_string(
@@ -50,6 +56,20 @@ def _define_flags():
   )
   absl_flags.DEFINE_integer(
     'calibration_limit', 100, 'Use at most so many of these images.'
+  )
+  absl_flags.DEFINE_boolean(
+    'verify',
+    True,
+    'Compare what was written with the network, and write export_report.json.',
+  )
+  absl_flags.DEFINE_string(
+    'verify_images',
+    None,
+    "Pattern of images, or of official records ('tfrecord/val-*.tfrecord'), to "
+    'compare on; unless given, generated ones.',
+  )
+  absl_flags.DEFINE_integer(
+    'verify_limit', 10, 'Use at most so many of these images.'
   )
   absl_flags.DEFINE_integer(
     'num_classes',
@@ -65,17 +85,27 @@ def _define_flags():
   flags.require('checkpoint_path', 'export_path')
 
 
+def _check_flags():
+  """Refuses flags that would be ignored."""
+  for name, needed in (
+    ('calibration_limit', 'calibration_images'),
+    ('verify_limit', 'verify_images'),
+    ('verify_images', 'verify'),
+  ):
+    if flags.is_given(name) and not FLAGS[needed].value:
+      raise InputError(
+        f'--{name}={FLAGS[name].value} has no effect without --{needed}; leave '
+        'it out.'
+      )
+
+
 def main():
   checkpoint = checkpoints.find(FLAGS.checkpoint_path)
   stored = stored_options.load(checkpoint) is not None
   num_classes = FLAGS.num_classes
   if stored and not flags.is_given('num_classes'):
     num_classes = None
-  if flags.is_given('calibration_limit') and not FLAGS.calibration_images:
-    raise InputError(
-      f'--calibration_limit={FLAGS.calibration_limit} has no effect without '
-      '--calibration_images; leave it out.'
-    )
+  _check_flags()
   written = export.export(
     checkpoint,
     FLAGS.export_path,
@@ -88,6 +118,9 @@ def main():
     calibration_images=FLAGS.calibration_images,
     calibration_limit=FLAGS.calibration_limit,
     use_moving_averages=FLAGS.use_moving_averages,
+    verify=FLAGS.verify,
+    verify_images=FLAGS.verify_images,
+    verify_limit=FLAGS.verify_limit,
     min_resize_value=FLAGS.min_resize_value,
     max_resize_value=FLAGS.max_resize_value,
     resize_factor=FLAGS.resize_factor,

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import recipe
-from deeplab import checkpoints, common, export, model
+from deeplab import atomic_files, checkpoints, common, export, model
 from deeplab.common import InputError
 from deeplab.datasets import data_generator
 from deeplab.evaluation import prediction, visualizer
@@ -213,7 +213,7 @@ def test_a_failure_leaves_the_earlier_export(tmp_path, monkeypatch):
   def full(*unused):
     raise OSError('No space left on device')
 
-  monkeypatch.setattr(export, '_write', full)
+  monkeypatch.setattr(atomic_files, 'write', full)
   with pytest.raises(InputError, match='No space left'):
     export.export(checkpoint, str(folder), options)
   assert sorted(os.listdir(tmp_path)) == ['exported', 'train']

@@ -349,7 +349,13 @@ def test_calibration_images_that_cannot_be_used(tmp_path):
   ):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
-      export.export_tflite.convert_int8(prefix, options, f'{tmp_path}/{name}')
+      export.export(
+        prefix,
+        str(tmp_path / 'x.tflite'),
+        options,
+        calibration_images=f'{tmp_path}/{name}',
+      )
+  assert not (tmp_path / 'x.tflite').exists()
 
 
 # Flags.

@@ -69,7 +69,9 @@ def preprocess_image_and_label(
   mean pixel and the label with `ignore_label`.
 
   Args:
-    image: [height, width, 3], grey levels 0..255 of any dtype.
+    image: [height, width, 3], grey levels 0..255 of any dtype; without label
+      and training also a batch [batch, height, width, 3], which is then a
+      batch of what each image would have become.
     label: integers [height, width, 1], or None if there is none (not in
       training).
     crop_height: height of the result in pixels.
@@ -92,7 +94,8 @@ def preprocess_image_and_label(
 
   Returns:
     original_image: the image, after resizing if that is asked for.
-    processed_image: float32 [crop_height, crop_width, 3].
+    processed_image: float32 [crop_height, crop_width, 3], with the batch in
+      front if the image has one.
     label: int32 [crop_height, crop_width, 1] or None.
 
   Raises:
@@ -160,7 +163,7 @@ def preprocess_image_and_label(
     image, label, _ = preprocess_utils.flip_dim(
       [image, label], _PROB_OF_FLIP, dim=1, seed=flip_seed
     )
-  image.set_shape([crop_height, crop_width, 3])
+  image.set_shape([*image.shape[:-3], crop_height, crop_width, 3])
   if label is not None:
     label.set_shape([crop_height, crop_width, 1])
   return original_image, image, label
@@ -168,7 +171,7 @@ def preprocess_image_and_label(
 
 def _check_fits(image, crop_height, crop_width, image_name):
   """The image; at evaluation the crop has to hold the whole of it."""
-  size = tf.shape(image)[:2]
+  size = tf.shape(image)[-3:-1]
   needed = tf.maximum(size, [crop_height, crop_width])
   return preprocess_utils.check_input(
     image,
@@ -196,8 +199,8 @@ def _pad_to_crop(
 ):
   """Pads at the bottom and on the right up to the crop, where smaller."""
   size = tf.shape(image)
-  height = tf.maximum(size[0], crop_height)
-  width = tf.maximum(size[1], crop_width)
+  height = tf.maximum(size[-3], crop_height)
+  width = tf.maximum(size[-2], crop_width)
   image = preprocess_utils.pad_to_bounding_box(
     image, 0, 0, height, width, tf.reshape(mean_pixel, [1, 1, 3])
   )

@@ -34,6 +34,7 @@ LOGITS_SCOPE_NAME = 'logits'
 MERGED_LOGITS_SCOPE = 'merged_logits'
 
 PROB_SUFFIX = '_prob'
+LOGITS_SUFFIX = '_logits'
 
 # Types that a network can be trained in, beside float32.
 MIXED_PRECISIONS = ('bfloat16', 'float16')
@@ -400,13 +401,16 @@ def get_branch_logits(
 # Predictions.
 
 
-def predict_labels(images, model_options, image_pyramid=None):
+def predict_labels(
+  images, model_options, image_pyramid=None, with_logits=False
+):
   """Labels and probabilities at the size of the images.
 
   Args:
     images: float32 [batch, height, width, 3].
     model_options: ModelOptions.
     image_pyramid: scales whose logits are merged, None for 1 alone.
+    with_logits: also give output + '_logits', resized to the images.
 
   Returns:
     {output: int32 [batch, height, width],
@@ -428,6 +432,9 @@ def predict_labels(images, model_options, image_pyramid=None):
       probabilities = utils.resize_bilinear(keras.ops.softmax(logits), size)
     predictions[output] = labels
     predictions[output + PROB_SUFFIX] = probabilities
+    if with_logits:
+      # The tensor itself where it has that size already.
+      predictions[output + LOGITS_SUFFIX] = utils.resize_bilinear(logits, size)
   return predictions
 
 

@@ -332,21 +332,25 @@ def get_label_resize_method(label):
 
 
 def resize_image(image, size, method, align_corners=True):
-  """Resizes one image the way TensorFlow 1 did.
+  """Resizes an image, or a batch of them, the way TensorFlow 1 did.
 
   Args:
-    image: [height, width, channels].
+    image: [height, width, channels] or [batch, height, width, channels].
     size: int32 tensor [2], the new height and width.
     method: a tf.image.ResizeMethod: bilinear, nearest, bicubic or area.
     align_corners: whether the centres of the corner pixels stay in place.
 
   Returns:
-    [new_height, new_width, channels]; float32, for nearest the image's dtype.
+    [new_height, new_width, channels], with the batch in front if the image has
+    one; float32, for nearest the image's dtype.
   """
+  is_batch = image.shape.rank == 4
   resized = _RESIZERS[method](
-    images=image[tf.newaxis], size=size, align_corners=align_corners
+    images=image if is_batch else image[tf.newaxis],
+    size=size,
+    align_corners=align_corners,
   )
-  return resized[0]
+  return resized if is_batch else resized[0]
 
 
 def _new_size(shape, min_size, max_size, factor, keep_aspect_ratio):
@@ -356,7 +360,7 @@ def _new_size(shape, min_size, max_size, factor, keep_aspect_ratio):
   integers, times one of them, comes out just below the integer that it is.
   Integers need no such care.
   """
-  size = tf.cast(tf.stack(shape[:2]), tf.int64)
+  size = tf.cast(tf.stack(shape[-3:-1]), tf.int64)
 
   def scaled(side, target):
     """The size when the side becomes the target, a fraction; rounded down."""
@@ -397,13 +401,15 @@ def resize_to_range(
 ):
   """Resizes an image and its label so that the sides lie in a range.
 
+  A batch of images of one size becomes one again, with labels likewise.
+
   The smaller side becomes `min_size`, unless the larger one would then exceed
   `max_size`: in that case the larger side becomes `max_size`. The other side
   follows, rounded down. `factor` then makes both sides larger until they are a
   multiple of it plus one.
 
   Args:
-    image: [height, width, channels].
+    image: [height, width, channels] or [batch, height, width, channels].
     label: [height, width, channels], or [channels, height, width] with
       label_layout_is_chw; None for none.
     min_size: wanted size of the smaller side, a number or None.
@@ -423,8 +429,13 @@ def resize_to_range(
   Raises:
     common.InputError: neither min_size nor max_size is given, or one is below
       1.
-    ValueError: the image has not 3 dimensions.
+    ValueError: the image has neither 3 nor 4 dimensions.
   """
+  if image.shape.rank not in (3, 4):
+    raise ValueError(
+      'image must have 3 or 4 dimensions. Received: an image of shape '
+      f'{image.shape}.'
+    )
   for name, value in (('min_size', min_size), ('max_size', max_size)):
     if value is not None and value < 1:
       raise common.InputError(
@@ -437,7 +448,7 @@ def resize_to_range(
   nearest = tf.image.ResizeMethod.NEAREST_NEIGHBOR
   with tf.name_scope(scope or 'resize_to_range'):
     new_size = _new_size(
-      resolve_shape(image, rank=3),
+      resolve_shape(image),
       min_size,
       max_size,
       factor,

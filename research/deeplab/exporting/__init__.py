@@ -1,0 +1,1 @@
+"""The formats that a trained network is exported to; see `formats.FORMATS`."""

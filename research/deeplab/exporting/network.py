@@ -1,0 +1,213 @@
+"""What is exported: a network, and what comes before and after it.
+
+Every format that takes images of any size is made from `serving_function`, so
+that all of them do what evaluation does: the resizing and padding of the input
+pipeline, the shared inference function, cropping and resizing back.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from deeplab import checkpoints, common, inference, input_preprocess, model
+
+INPUT_NAME = 'ImageTensor'
+LABELS = 'SemanticPredictions'
+PROBABILITIES = 'SemanticProbabilities'
+LOGITS = 'SemanticLogits'
+# Prefix of what the network gives, at the size of the crop.
+RAW = 'Raw'
+
+_KEYS = {
+  LABELS: common.OUTPUT_TYPE,
+  PROBABILITIES: common.OUTPUT_TYPE + model.PROB_SUFFIX,
+  LOGITS: common.OUTPUT_TYPE + model.LOGITS_SUFFIX,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """A checkpoint, and how it is to be run.
+
+  Attributes:
+    checkpoint: directory, prefix or file of a checkpoint.
+    options: ModelOptions with a crop_size.
+    inference_scales: scales whose probabilities are averaged.
+    add_flipped_images: also use the mirror image at each scale.
+    image_pyramid: scales merged inside the network.
+    use_moving_averages: see `checkpoints.restore`.
+    calibration_images: pattern of the images on which the ranges of eight-bit
+      values are measured; see `images.read`.
+    calibration_limit: number of these images to use at most.
+    resizing: min_resize_value, max_resize_value, resize_factor and
+      keep_aspect_ratio of input_preprocess.preprocess_image_and_label.
+  """
+
+  checkpoint: str
+  options: common.ModelOptions
+  inference_scales: Sequence[float] = (1.0,)
+  add_flipped_images: bool = False
+  image_pyramid: Sequence[float] | None = None
+  use_moving_averages: bool | None = None
+  calibration_images: str | None = None
+  calibration_limit: int = 100
+  resizing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def averages_probabilities(self):
+    """Whether there are several scales or mirror images, hence no logits."""
+    return tuple(self.inference_scales) != (1.0,) or self.add_flipped_images
+
+  @functools.cached_property
+  def predictor(self):
+    """The keras.Model that evaluation uses, restored, with logits if any."""
+    return self._restored(with_logits=not self.averages_probabilities)
+
+  @functools.cached_property
+  def converter_predictor(self):
+    """The same for TFLite's converter."""
+    if not self.options.is_quantized:
+      return self.predictor
+    return self._restored(for_converter=True)
+
+  def _restored(self, **arguments):
+    predictor = inference.build_predictor(
+      self.options,
+      self.inference_scales,
+      self.add_flipped_images,
+      self.image_pyramid,
+      **arguments,
+    )
+    report = checkpoints.restore(
+      predictor, self.checkpoint, use_moving_averages=self.use_moving_averages
+    )
+    logging.info('%s', report)
+    return predictor
+
+  def preprocess(self, image, name=INPUT_NAME):
+    """Resizes and pads as evaluation does.
+
+    Args:
+      image: uint8 [height, width, 3], or a batch of such.
+      name: of the image, for error messages.
+
+    Returns:
+      The size after resizing, int32 [2]; the float32 image of the size of the
+      crop, or the batch.
+
+    Raises:
+      tf.errors.InvalidArgumentError: the image is larger than the crop; see
+        `preprocess_utils.input_error_text`.
+    """
+    height, width = self.options.crop_size
+    resized, padded, _ = input_preprocess.preprocess_image_and_label(
+      image,
+      label=None,
+      crop_height=height,
+      crop_width=width,
+      is_training=False,
+      model_variant=self.options.model_variant,
+      image_name=name,
+      **self.resizing,
+    )
+    return tf.shape(resized)[-3:-1], padded
+
+  def outputs(self, *names):
+    """A keras.Model, part of the predictor, that computes these outputs alone.
+
+    Args:
+      *names: of LABELS, PROBABILITIES and LOGITS.
+
+    Returns:
+      keras.Model from what `preprocess` returns to {name: values}.
+    """
+    predictor = self.predictor
+    return keras.Model(
+      predictor.input, {name: predictor.output[_KEYS[name]] for name in names}
+    )
+
+
+def save(predictor, folder, signatures):
+  """Writes functions that call a predictor, or parts of it, as a SavedModel.
+
+  Args:
+    predictor: keras.Model.
+    folder: for the files.
+    signatures: a tf.function or {name: tf.function}.
+  """
+  module = tf.Module()
+  module.variables_of_the_network = [v.value for v in predictor.variables]
+  verbosity = logging.get_verbosity()
+  # At INFO the name of every variable is logged, for every function.
+  logging.set_verbosity(logging.WARNING)
+  try:
+    tf.saved_model.save(module, folder, signatures=signatures)
+  finally:
+    logging.set_verbosity(verbosity)
+
+
+def to_image(name, values, inside, size):
+  """Crops padding off what the network gave, and undoes the resizing.
+
+  Args:
+    name: of the output.
+    values: [batch, crop height, crop width] labels or [..., channels] floats.
+    inside: int32 [2], size of the image in the crop.
+    size: int32 [2], size of the image as it came.
+
+  Returns:
+    int32 or float32 [batch, height, width, ...], an operation of that name.
+  """
+  # Official graphs have float32 labels under the raw name.
+  values = tf.identity(tf.cast(values, tf.float32), RAW + name)
+  values = values[:, : inside[0], : inside[1]]
+  if name == LABELS:
+    labels = tf.raw_ops.ResizeNearestNeighbor(
+      images=values[..., tf.newaxis], size=size, align_corners=True
+    )
+    return tf.cast(labels[..., 0], tf.int32, name)
+  values = tf.raw_ops.ResizeBilinear(
+    images=values, size=size, align_corners=True
+  )
+  return tf.identity(values, name)
+
+
+def serving_function(network, outputs, batch=None):
+  """The function that is exported.
+
+  Args:
+    network: Network.
+    outputs: names, of LABELS, PROBABILITIES and LOGITS.
+    batch: number of images in a batch, None for any.
+
+  Returns:
+    A tf.function from 'ImageTensor', uint8 [batch, height, width, 3], to
+    {'SemanticPredictions': int32 [batch, height, width],
+     'SemanticProbabilities', 'SemanticLogits': float32 [batch, height, width,
+     classes]}, those of them that are in `outputs`.
+  """
+  run = network.outputs(*outputs)
+  crop_size = network.options.crop_size
+
+  def serve(images):
+    inside, padded = network.preprocess(images)
+    # Where `preprocess` cannot raise (ONNX has no such operation), this fails
+    # for an image that is larger than the crop.
+    padded = tf.reshape(padded, [tf.shape(images)[0], *crop_size, 3])
+    size = tf.shape(images)[1:3]
+    return {
+      name: to_image(name, values, inside, size)
+      for name, values in run(padded).items()
+    }
+
+  return tf.function(
+    serve,
+    input_signature=[
+      tf.TensorSpec([batch, None, None, 3], tf.uint8, name=INPUT_NAME)
+    ],
+  )
