@@ -40,6 +40,8 @@ setuptools.setup(
   install_requires=[
     'absl-py>=2.1',
     'grpcio>=1.60',
+    # What tensorflow-datasets needs to prepare data, and does not say.
+    'importlib-resources>=6.0',
     'keras>=3.10',
     'matplotlib>=3.8',
     'numpy>=1.26',
