@@ -112,6 +112,11 @@ class Options:
         '--split must be a name of letters, digits and underscores. Received: '
         f'--split={self.split}.'
       )
+    if self.list_folder and self.skip_unlabelled:
+      raise InputError(
+        '--skip_unlabelled does not go with --list_folder: lists say which '
+        'images count.'
+      )
     if self.unknown == IGNORE and not self.class_table:
       raise InputError(
         f'--unknown={IGNORE} is about what --class_table does not name. Give '
@@ -154,11 +159,6 @@ def _find_images(image_folder, label_folder, labels, options):
 def _split(images, labels, options):
   """{split: names}."""
   if options.list_folder:
-    if options.skip_unlabelled:
-      raise InputError(
-        '--skip_unlabelled does not go with --list_folder: lists say which '
-        'images count.'
-      )
     return image_folders.split_by_lists(
       options.list_folder, images, labels.paths
     )

@@ -1,0 +1,105 @@
+"""Which files belong together, and splits of them."""
+
+import itertools
+
+import pytest
+
+from deeplab.common import InputError
+from deeplab.datasets import image_folders
+
+
+def _touch(folder, *names):
+  for name in names:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).touch()
+
+
+def test_files_are_found_by_extension_and_suffix(tmp_path):
+  names = ['a_L.png', 'street/b_L.PNG', 'b.png', '.c_L.png', '.x/c_L.png']
+  _touch(tmp_path, *names, 'notes.txt', 'out/d_L.png')
+  found = image_folders.find_files(
+    str(tmp_path), ['png'], '_L', leave_out=str(tmp_path / 'out')
+  )
+  assert found == {
+    'a': str(tmp_path / 'a_L.png'),
+    'street/b': str(tmp_path / 'street/b_L.PNG'),
+  }
+
+
+def test_two_files_of_one_name(tmp_path):
+  _touch(tmp_path, 'a.png', 'a.JPG')
+  with pytest.raises(InputError, match=r"the same name 'a'"):
+    image_folders.find_files(str(tmp_path), ['png', 'jpg'])
+  with pytest.raises(InputError, match='no folder'):
+    image_folders.find_files(str(tmp_path / 'none'), ['png'])
+
+
+def test_both_halves_must_be_there():
+  images, labels = dict.fromkeys('abc', 'x'), dict.fromkeys('ab', 'y')
+  assert image_folders.pair(images, labels, True) == ['a', 'b']
+  with pytest.raises(InputError, match='images without a label are 1: c'):
+    image_folders.pair(images, labels, False)
+  for skips in (True, False):
+    with pytest.raises(InputError, match='labels without an image are 1: c'):
+      image_folders.pair(labels, images, skips)
+
+
+def test_the_suffix_of_labels_is_guessed():
+  images = dict.fromkeys(['a', 'ab'], 'x')
+  with pytest.raises(InputError, match=r'Give --label_suffix=_L\.'):
+    image_folders.pair(images, dict.fromkeys(['a_L', 'ab_L'], 'y'), False)
+  with pytest.raises(InputError, match='subfolders included'):
+    image_folders.pair(images, dict.fromkeys(['a_L', 'c_L'], 'y'), False)
+
+
+def _split(names, seed=1, **fractions):
+  return image_folders.split_by_fraction(names, fractions, seed)
+
+
+def test_random_splits():
+  names = [f'n{i}' for i in range(1000)]
+  splits = _split(names, val=0.2, test=0.1)
+  assert sorted(itertools.chain(*splits.values())) == sorted(names)
+  assert 160 < len(splits['val']) < 240 and 70 < len(splits['test']) < 130
+  assert splits == _split(names, val=0.2, test=0.1)
+  assert splits != _split(names, seed=2, val=0.2, test=0.1)
+  assert set(_split(names, val=0.0)) == {'train'}
+
+
+def test_later_files_do_not_move_others():
+  names = [f'n{i}' for i in range(300)]
+  before, after = _split(names[::2], val=0.3), _split(names, val=0.3)
+  for split, members in before.items():
+    assert set(members) <= set(after[split])
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_no_split_stays_empty(seed):
+  splits = _split(['a', 'b', 'c'], seed, val=0.01, test=0.98)
+  assert sorted(map(len, splits.values())) == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+  'names, fractions, message',
+  [
+    ('a', {'val': 0.5}, '1 images are too few'),
+    ('abc', {'val': 0.5, 'test': 0.5}, 'must leave something for train'),
+  ],
+)
+def test_splits_that_cannot_be(names, fractions, message):
+  with pytest.raises(InputError, match=message):
+    _split(names, **fractions)
+
+
+def test_lists(tmp_path):
+  images, labels = dict.fromkeys(['s/a', 'b', 'c'], 'x'), {'s/a': 'y'}
+  (tmp_path / 'train.txt').write_text('s/a.jpg\n')
+  (tmp_path / 'test.txt').write_text('c\n')
+  splits = image_folders.split_by_lists(str(tmp_path), images, labels)
+  assert splits == {'train': ['s/a'], 'test': ['c']}
+  (tmp_path / 'val.txt').write_text('\nb\n')
+  with pytest.raises(InputError, match=r"val\.txt, line 2: .*no label 'b'"):
+    image_folders.split_by_lists(str(tmp_path), images, labels)
+  (tmp_path / 'val.txt').write_text('a\n')
+  with pytest.raises(InputError, match=r"no image 'a'.*s/a"):
+    image_folders.split_by_lists(str(tmp_path), images, labels)
