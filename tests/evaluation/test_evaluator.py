@@ -15,7 +15,13 @@ from deeplab import checkpoints, common, inference, model
 from deeplab.common import InputError
 from deeplab.core import dense_crf
 from deeplab.datasets import data_generator, dataset_info
-from deeplab.evaluation import evaluator, metrics, prediction, trimap
+from deeplab.evaluation import (
+  evaluator,
+  image_scores,
+  metrics,
+  prediction,
+  trimap,
+)
 
 _TESTDATA = pathlib.Path(__file__).parents[1] / 'testdata'
 _GOLDEN = np.load(_TESTDATA / 'e2e_predictions.npz')
@@ -34,11 +40,15 @@ def _dataset(batch_size=1, crop_size=(129, 129), **options):
   )
 
 
+def _key(name, config='single'):
+  return f'eval__{config}__{name}__prediction'
+
+
 class _Golden:
   """Predicts what the original network predicted, one image after another."""
 
   def __init__(self, config):
-    self._labels = [_GOLDEN[f'eval__{config}__{n}__prediction'] for n in _NAMES]
+    self._labels = [_GOLDEN[_key(name, config)] for name in _NAMES]
     self._next = 0
 
   def __call__(self, images):
@@ -111,7 +121,8 @@ def test_results_as_json_and_events(tmp_path):
   assert events['eval/miou_1.0_overall', 7] == pytest.approx(0.5)
   assert events['eval/miou_1.0_class_1', 7] == pytest.approx(1.0)
   assert math.isnan(events['eval/miou_1.0_class_2', 7])
-  assert not list(tmp_path.glob('*.partial'))
+  assert (tmp_path / 'confusion_7.png').read_bytes().startswith(b'\x89PNG')
+  assert not list(tmp_path.glob('*.tmp'))
 
 
 @pytest.mark.parametrize('batch_size', [1, 3])
@@ -131,6 +142,24 @@ def test_trimap_of_padded_images(batch_size):
     plain.update(labels[:, :height, :width], predictions[:, :height, :width])
   assert len(sizes) == 3
   assert trimap.to_dict(found) == trimap.to_dict(plain)
+
+
+@pytest.mark.parametrize('batch_size', [1, 2])
+def test_scores_of_images(batch_size):
+  scores = image_scores.ImageScores(21)
+  matrix = evaluator.evaluate(
+    _Golden('single'), _dataset(batch_size), scores=scores
+  )
+  counts = scores.counts()
+  assert counts.names.tolist() == list(_NAMES)
+  np.testing.assert_array_equal(
+    counts.intersections.sum(axis=0), np.diag(matrix.counts)
+  )
+  # One image alone.
+  alone = metrics.ConfusionMatrix(21, 255)
+  batch = list(_dataset().iterate())[1]
+  alone.update(batch['label'].numpy(), _GOLDEN[_key(_NAMES[1])][None])
+  assert counts.miou()[1] == pytest.approx(alone.mean_iou())
 
 
 class _Stub:
@@ -173,6 +202,10 @@ def test_trimap_as_table_json_events_and_plot(tmp_path, monkeypatch, capsys):
   assert not list(tmp_path.glob('*.tmp'))
   printed = capsys.readouterr().out
   assert trimap.to_table(values['trimap']) in printed
+  last = printed.splitlines()[-1]
+  assert last.startswith(f'mIoU {values["miou"]:.4f} ')
+  for name in last.partition(', beside it ')[2].split(', '):
+    assert (tmp_path / name).is_file()
 
 
 class _Unlabelled:
@@ -262,7 +295,13 @@ def test_run_follows_training(tmp_path, monkeypatch, capsys):
   assert json.loads((tmp_path / 'miou_latest.json').read_text()) == values
   printed = capsys.readouterr().out
   assert 'step 2' in printed
-  assert printed.count('tvmonitor') == 2 and printed.count('mIoU') == 2
+  assert printed.count('tvmonitor ') >= 2 and printed.count(' mIoU ') == 2
+  assert printed.splitlines()[-1] == (
+    f'mIoU {values["miou"]:.4f} (miou_1.0) of 3 images at step 2: '
+    f'{tmp_path}/miou_2.json, beside it confusion_2.png, images_2.csv, '
+    'images_2.npz'
+  )
+  assert 'Largest confusions:\n  ' in printed
 
 
 def test_evaluation_within_a_training(tmp_path, monkeypatch):

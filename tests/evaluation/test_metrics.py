@@ -156,3 +156,46 @@ def test_dictionary_and_table():
   assert lines[2].split() == ['0', 'sky', '0.7500', '0.7500', '0.5000']
   assert lines[4].split() == ['2', 'car', '-', '-', '0.0000']
   assert lines[-3].split() == ['mIoU', '0.7750']
+
+
+def test_what_each_image_of_a_batch_counts():
+  rng = np.random.default_rng(0)
+  labels = rng.choice([0, 1, 2, 255], (3, 5, 7))
+  # Nothing of the second image counts.
+  labels[1] = 255
+  predictions = rng.integers(0, 3, (3, 5, 7))
+  matrix = metrics.ConfusionMatrix(3, 255)
+  found = matrix.update(labels, predictions)
+  for counts, label, prediction in zip(found, labels, predictions, strict=True):
+    alone = metrics.ConfusionMatrix(3, 255)
+    alone.update(label[None], prediction[None])
+    np.testing.assert_array_equal(counts, alone.counts)
+  assert not found[1].any()
+  np.testing.assert_array_equal(sum(found), matrix.counts)
+
+
+def test_mean_ious_are_those_of_matrices():
+  matrices = [
+    _from_counts([[6, 1, 1, 0], [2, 4, 0, 0], [0] * 4, [0] * 4]),
+    _from_counts([[3, 0], [1, 2]]),
+  ]
+  for matrix in matrices:
+    right = np.diag(matrix.counts)
+    unions = matrix.label_pixels + matrix.predicted_pixels - right
+    found = metrics.mean_ious(np.stack([right] * 2), np.stack([unions] * 2))
+    assert found == pytest.approx([matrix.mean_iou()] * 2, rel=1e-15)
+  assert np.isnan(metrics.mean_ious(np.zeros(3), np.zeros(3)))
+
+
+def test_largest_confusions():
+  matrix = _from_counts([[60, 10, 30], [5, 0, 0], [0, 1, 999]])
+  found = metrics.largest_confusions(matrix, ['pole', 'tree', 'sky'], 3)
+  assert [str(item) for item in found] == [
+    'tree is taken for pole in 100.0% of its pixels (5)',
+    'pole is taken for sky in 30.0% of its pixels (30)',
+    'pole is taken for tree in 10.0% of its pixels (10)',
+  ]
+  # No more than there are; a class without labels has none.
+  assert len(metrics.largest_confusions(matrix, limit=9)) == 4
+  assert metrics.largest_confusions(_from_counts([[3, 0], [0, 0]])) == []
+  assert metrics.largest_confusions(metrics.ConfusionMatrix(2)) == []

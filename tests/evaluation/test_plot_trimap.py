@@ -70,20 +70,6 @@ def test_table():
   assert lines[-1] == ['all', '0.6000', '-']
 
 
-@pytest.mark.parametrize(
-  ('paths', 'labels'),
-  [
-    (['x/t.json'], ['x/t.json']),
-    (['x/os8/t.json', 'x/os16/t.json'], ['os8', 'os16']),
-    (['t_1.json', 't_2.json'], ['t_1.json', 't_2.json']),
-    (['a/b/t.json', 'a/c/d/t.json'], ['b', 'c/d']),
-    (['a/t.json', 'a/b/t.json'], ['t.json', 'b/t.json']),
-  ],
-)
-def test_labels_are_what_paths_differ_in(paths, labels):
-  assert plot_trimap.default_labels(paths) == labels
-
-
 def test_load(tmp_path):
   path = _write(tmp_path / 'trimap_3.json', _values())
   assert plot_trimap.load(path) == _values()
@@ -135,12 +121,16 @@ def test_curves_must_fit_each_other(tmp_path):
   two = _write(tmp_path / 'two' / 't.json', _values(boundary='any'))
   with pytest.raises(InputError, match=r'one/t.json has void, .*t.json any'):
     plot_trimap.load_curves([one, two])
-  with pytest.raises(InputError, match='A file is given twice'):
-    plot_trimap.load_curves([one, one])
-  with pytest.raises(InputError, match=r'each of the 1 files. .*: 2, a, b'):
-    plot_trimap.load_curves([one], ['a', 'b'])
-  with pytest.raises(InputError, match='a label of its own'):
-    plot_trimap.load_curves([one, two], ['a', 'a'])
+
+
+def test_labels_of_curves(tmp_path):
+  paths = [
+    _write(tmp_path / name / 't.json', _values()) for name in ('one', 'two')
+  ]
+  curves = plot_trimap.load_curves(paths)
+  assert [curve.label for curve in curves] == ['one', 'two']
+  curves = plot_trimap.load_curves(paths, 'stride 16, stride 8')
+  assert [curve.label for curve in curves] == ['stride 16', 'stride 8']
 
 
 def _run(*arguments):

@@ -149,8 +149,10 @@ def _pair(first, other):
     image_scores.Counts(*(value[order] for value in vars(images).values()))
     for images, order in zip((one, two), orders, strict=True)
   )
-  if not np.array_equal(one.names, two.names):
+  if not len(one.names) or not np.array_equal(one.names, two.names):
     return None, f'{first.label} and {other.label} are of different images'
+  if not (one.unions.any() and two.unions.any()):
+    return None, 'no pixel counts'
   return (one, two), ''
 
 
@@ -264,7 +266,7 @@ def _compare_images(first, other):
   pair, remark = _pair(first, other)
   interval, images = None, []
   if pair:
-    interval = [_or_none(value) for value in miou_interval(*pair)]
+    interval = miou_interval(*pair)
     values = np.stack([counts.miou() for counts in pair])
     differences = values[1] - values[0]
     images = [
@@ -334,39 +336,41 @@ def _classes_text(values, labels):
 
 def _comparison_text(first, comparison):
   """What changed from the first evaluation to another one."""
-  what = f'{comparison["label"]} against {first}'
+  label = comparison['label']
   if comparison['remark']:
-    return f'{what}: no comparison by image: {comparison["remark"]}.'
+    return (
+      f'{label} against {first}: no comparison by image: '
+      f'{comparison["remark"]}.'
+    )
   images = [row for row in comparison['images'] if row['difference']]
-  lines = [f'{what}: {_verdict(comparison)}']
+  lines = [f'{label} against {first}: {_verdict(comparison)}']
   for title, rows in (
     ('lost', [row for row in images if row['difference'] < 0]),
     ('gained', [row for row in images[::-1] if row['difference'] > 0]),
   ):
     if rows:
-      lines.append(f'Images that {title} most ({len(rows)} {title}):')
-      cells = [
-        [
-          '  ' + row['name'],
-          *map(_cell, row['miou']),
-          _signed(row['difference']),
-        ]
-        for row in rows[:_NUM_IMAGES]
-      ]
-      lines += text_table.align(cells)
+      header = [f'images that {title}: {len(rows)}', first, label]
+      header.append('difference')
+      lines += ['', *text_table.align([header, *_image_rows(rows)])]
   return '\n'.join(lines)
+
+
+def _image_rows(rows):
+  """Cells of the first few of images."""
+  return [
+    [row['name'], *map(_cell, row['miou']), _signed(row['difference'])]
+    for row in rows[:_NUM_IMAGES]
+  ]
 
 
 def _verdict(comparison):
   """How large the difference is, and how much of it is chance."""
-  if None in comparison['interval']:
-    return 'no pixel counts.'
   low, high = comparison['interval']
   explains = low <= 0 <= high
   return (
-    f'mIoU {_signed(comparison["miou_difference"])}, 95 % interval '
-    f'{_signed(low)} to {_signed(high)} (bootstrap over '
-    f'{len(comparison["images"])} images): the choice of the images '
+    f'mIoU {_signed(comparison["miou_difference"])}.\n95 % interval '
+    f'{_signed(low)} to {_signed(high)} (paired bootstrap over '
+    f'{len(comparison["images"])} images):\nthe choice of the images '
     f'{"may well explain" if explains else "hardly explains"} it.'
   )
 

@@ -201,7 +201,7 @@ def _draw_losses(axes, runs):
     curves = [(run.label, *run.series(total)) for run in runs]
   _draw_noisy(axes, curves)
   axes.set_title('loss' if len(runs) == 1 else 'total loss')
-  values = np.concatenate([values for _, _, values in curves])
+  values = np.concatenate([[], *(values for _, _, values in curves)])
   values = values[np.isfinite(values)]
   if values.size and values.max() > _LOG_RATIO * values.min() > 0:
     axes.set_yscale('log')
@@ -219,7 +219,7 @@ def _draw_noisy(axes, curves):
 
 
 def _running_mean(values):
-  """Means over neighbours, as many; NaN is left out."""
+  """Means over the neighbours that are numbers; NaN stays NaN."""
   window = np.ones(2 * int(_SMOOTHED_SHARE * len(values) / 2) + 1)
   finite = np.isfinite(values)
   sums, counts = (
