@@ -284,6 +284,7 @@ def make_photo_job(prefix, limit):
       FLAGS.checkpoint_dir, FLAGS.dataset if flags.is_given('dataset') else None
     ),
     FLAGS[batch_flag].value,
+    check=any_size.check_crf_size if FLAGS.crf else None,
     **_resizing(),
   )
   job = _job(

@@ -389,13 +389,7 @@ def _scale_rates(stored, given):
   rates = stored.atrous_rates
   if 'atrous_rates' in given or not rates or stride == stored.output_stride:
     return
-  scaled = [rate * stored.output_stride / stride for rate in rates]
-  if any(rate != int(rate) or rate < 1 for rate in scaled):
-    raise InputError(
-      f'--output_stride={stride} after training at {stored.output_stride} '
-      f'makes the atrous rates {list(rates)} {scaled}; give --atrous_rates.'
-    )
-  given['atrous_rates'] = [int(rate) for rate in scaled]
+  given['atrous_rates'] = stored_options.rates_at(stored, stride)
   logging.info(
     'Trained at output stride %d with atrous rates %s; at output stride %d '
     'the rates are %s.',

@@ -38,6 +38,32 @@ def load(path):
     raise InputError(f'{path}: not valid model options: {error}') from error
 
 
+def rates_at(options, output_stride):
+  """The atrous rates that go with another output stride.
+
+  Args:
+    options: ModelOptions of a network as it was trained.
+    output_stride: of the network as it is to be run.
+
+  Returns:
+    Rates that grow as the stride shrinks, as in the papers; None for none.
+
+  Raises:
+    InputError: they would not be whole numbers.
+  """
+  rates = options.atrous_rates
+  if not rates:
+    return rates
+  scaled = [rate * options.output_stride / output_stride for rate in rates]
+  if any(rate != int(rate) or rate < 1 for rate in scaled):
+    raise InputError(
+      f'--output_stride={output_stride} after training at '
+      f'{options.output_stride} makes the atrous rates {list(rates)} {scaled}; '
+      'give --atrous_rates.'
+    )
+  return [int(rate) for rate in scaled]
+
+
 def resnet_root_convs(path):
   """How many 3x3 convolutions the stem of a stored `_beta` ResNet has.
 

@@ -162,7 +162,7 @@ class AnySizePredictor:
   def _probabilities(self, image, tiles):
     """See `probabilities`."""
     if self.crf is not None:
-      _check_crf_size(image)
+      check_crf_size(image)
     height, width = image.shape[:2]
     whole = None
     for top, left, values in self._merged(image, tiles):
@@ -222,11 +222,20 @@ class AnySizePredictor:
     return self._networks[key]
 
 
-def _check_crf_size(image):
+def check_crf_size(image, name='an image'):
+  """Refuses an image that is too large for a CRF.
+
+  Args:
+    image: [height, width, 3].
+    name: what the message calls it.
+
+  Raises:
+    InputError: it is too large.
+  """
   height, width = image.shape[:2]
   if height * width > MAX_CRF_PIXELS:
     raise InputError(
-      f'an image of {height}x{width} pixels (height x width) is too large for '
+      f'{name} of {height}x{width} pixels (height x width) is too large for '
       f'a CRF, which joins all its pixels: at most {MAX_CRF_PIXELS} are '
       'possible. Shrink it, for example by --max_resize_value=2047, or leave '
       'the CRF out.'

@@ -27,6 +27,9 @@ EXTENSIONS = (
 # Levels of 16 bits for each one of 8 bits.
 _LEVELS_16 = 257
 
+# Files that a message names at most.
+_SHOWN_FAULTS = 10
+
 # What is transparent is shown on this, as on a page.
 _BACKGROUND = 'white'
 
@@ -163,7 +166,11 @@ def output_names(paths: Sequence[str]) -> list[str]:
     below those that all have in common; where they still do, with the
     extension. Two names differ in more than upper and lower case.
   """
-  paths = [os.path.abspath(path) for path in paths]
+  # Names of files may be no text; those of results are.
+  paths = [
+    os.fsencode(os.path.abspath(path)).decode(errors='replace')
+    for path in paths
+  ]
   root = os.path.commonpath([os.path.dirname(path) for path in paths])
   inner = [os.path.relpath(path, root).replace(os.sep, '_') for path in paths]
   kinds = [
@@ -215,6 +222,7 @@ class Photos:
     max_resize_value=None,
     resize_factor=None,
     keep_aspect_ratio=True,
+    check=None,
   ):
     """Finds the files.
 
@@ -227,6 +235,8 @@ class Photos:
       max_resize_value: bound of the larger side or None.
       resize_factor: resized sides are a multiple of it plus one, or None.
       keep_aspect_ratio: False resizes to squares.
+      check: check(image, path) raises an InputError for an image [height,
+        width, 3] to be left out; None for none.
 
     Raises:
       InputError: there are no files, or an argument is out of range.
@@ -244,6 +254,7 @@ class Photos:
     self._paths = find(patterns)
     self._names = output_names(self._paths)
     self._batch_size = batch_size
+    self._check = check
     self._resizes = bool(min_resize_value or max_resize_value)
     self._resizing = {
       'min_size': min_resize_value or None,
@@ -283,37 +294,47 @@ class Photos:
   def check(self):
     """Raises an InputError if files were left out."""
     if self.faults:
+      shown = ' '.join(self.faults[:_SHOWN_FAULTS])
+      more = ' ...' if len(self.faults) > _SHOWN_FAULTS else ''
       raise InputError(
         f'{len(self.faults)} of {self.num_examples} images were left out: '
-        + ' '.join(self.faults)
+        f'{shown}{more}'
       )
 
   def _samples(self):
     """Yields the items of one image after the other."""
     for path, name in zip(self._paths, self._names, strict=True):
       try:
-        image = read_rgb(path)
+        image, size = self._read(path)
       except InputError as error:
         logging.warning('Left out: %s', error)
         self.faults.append(str(error))
         continue
-      height, width = image.shape[:2]
-      if self._resizes:
-        image, _ = preprocess_utils.resize_to_range(
-          tf.cast(image, tf.float32), None, **self._resizing
-        )
       yield {
         common.IMAGE: image,
         common.IMAGE_NAME: name.encode(),
-        common.HEIGHT: height,
-        common.WIDTH: width,
+        common.HEIGHT: size[0],
+        common.WIDTH: size[1],
         data_generator.RESIZED_HEIGHT: image.shape[0],
         data_generator.RESIZED_WIDTH: image.shape[1],
       }
+
+  def _read(self, path):
+    """(image, [height, width] in the file) of a file."""
+    image = read_rgb(path)
+    size = image.shape[:2]
+    if self._resizes:
+      image, _ = preprocess_utils.resize_to_range(
+        tf.cast(image, tf.float32), None, **self._resizing
+      )
+    if self._check is not None:
+      self._check(image, path)
+    return image, size
 
 
 def _stacked(samples):
   """One batch of several samples."""
   return {
-    name: tf.stack([sample[name] for sample in samples]) for name in samples[0]
+    name: tf.constant(np.stack([sample[name] for sample in samples]))
+    for name in samples[0]
   }

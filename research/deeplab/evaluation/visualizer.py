@@ -121,7 +121,14 @@ def _samples(predict, dataset):
 
 
 def save_sample(
-  stem, image, labels, folder, colormap, truth=None, ignore_label=None
+  stem,
+  image,
+  labels,
+  folder,
+  colormap,
+  truth=None,
+  ignore_label=None,
+  image_extension='png',
 ):
   """Saves the pictures of an image: itself, its coloured labels, both in one.
 
@@ -135,6 +142,8 @@ def save_sample(
     truth: labels to compare with, of the size of `labels`; None for none. With
       them there are two more pictures: these labels, and the errors.
     ignore_label: the value in `truth` of pixels that do not count.
+    image_extension: of the picture of the image itself: 'png', or 'jpg' for
+      files of a tenth of the size.
 
   Returns:
     {contact_sheet.IMAGE, ...: name of the file in `folder`}.
@@ -162,8 +171,9 @@ def save_sample(
     )
   # The layers' names are the official endings of the files' names.
   names = {layer: f'{stem}_{layer}.png' for layer in pictures}
+  names[contact_sheet.IMAGE] = f'{stem}_{contact_sheet.IMAGE}.{image_extension}'
   for layer, picture in pictures.items():
-    save_annotation.save_png(picture, os.path.join(folder, names[layer]))
+    save_annotation.save_picture(picture, os.path.join(folder, names[layer]))
   return names
 
 
@@ -230,6 +240,7 @@ def visualize(
         colormap,
         sample.truth,
         dataset.ignore_label,
+        'jpg' if has_files else 'png',
       )
       if also_save_raw:
         raw = stem if has_files else _new_name(sample.name, names)

@@ -1,4 +1,4 @@
-"""Writes label maps and pictures as PNG files."""
+"""Writes label maps as PNG files, and pictures."""
 
 import io
 import os
@@ -9,6 +9,9 @@ from PIL import Image
 from deeplab import atomic_files
 from deeplab.utils import get_dataset_colormap
 
+# Of 100; what is lost is hard to see.
+_JPEG_QUALITY = 92
+
 # Stripes of two greys where labels are ignored, which no class is drawn in.
 _STRIPES = np.array([[88] * 3, [122] * 3], np.uint8)
 _STRIPE_WIDTH = 4
@@ -18,19 +21,23 @@ _WRONG = np.array([225, 29, 46], np.float32)
 _FADED = np.array([250, 250, 250], np.float32)
 
 
-def save_png(array, path):
+def save_picture(array, path):
   """Writes an image so that the file is either whole or not there.
 
   Args:
     array: uint8 array [height, width] or [height, width, 3].
-    path: the file to write, local or remote (gs://...).
+    path: the file to write, local or remote (gs://...): JPEG where it ends in
+      .jpg, else PNG.
 
   Raises:
     InputError: it cannot be written.
   """
+  kind = 'JPEG' if path.endswith('.jpg') else 'PNG'
+  options = {'quality': _JPEG_QUALITY} if kind == 'JPEG' else {}
   # Encoded in memory first: PIL seeks in the file, which remote files cannot.
   encoded = io.BytesIO()
-  Image.fromarray(np.ascontiguousarray(array, np.uint8)).save(encoded, 'PNG')
+  array = np.ascontiguousarray(array, np.uint8)
+  Image.fromarray(array).save(encoded, kind, **options)
   atomic_files.write(path, encoded.getvalue())
 
 
@@ -76,7 +83,9 @@ def save_annotation(
       f'{filename}.png can hold values of 0..255 only. '
       f'Received: {values.min()}..{values.max()}.'
     )
-  save_png(values.astype(np.uint8), os.path.join(save_dir, f'{filename}.png'))
+  save_picture(
+    values.astype(np.uint8), os.path.join(save_dir, f'{filename}.png')
+  )
 
 
 def overlay(image, label, colormap_type, opacity=0.5):
@@ -114,7 +123,7 @@ def save_overlay(
 ):
   """Saves `overlay(image, label, ...)` as `save_dir`/`filename`.png."""
   mixed = overlay(image, label, colormap_type, opacity)
-  save_png(mixed, os.path.join(save_dir, f'{filename}.png'))
+  save_picture(mixed, os.path.join(save_dir, f'{filename}.png'))
 
 
 def _fill_ignored(colors, label, ignore_label):
