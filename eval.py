@@ -3,12 +3,16 @@
   python eval.py --checkpoint_dir=logs/train --eval_logdir=logs/eval \
     --dataset_dir=data/tfrecord --max_number_of_evaluations=1
 
-Prints IoU of each class, mIoU, pixel accuracy and mean accuracy, and writes
-them as JSON and for TensorBoard under --eval_logdir. --checkpoint_dir may be
-the directory of a training run, which is followed (without end unless
---max_number_of_evaluations or --timeout_secs say otherwise), or one
-checkpoint. Multi-scale test: --eval_scales=0.5,...,1.75 --add_flipped_images.
-Dense CRF behind the network: --crf. Boundary quality:
+Prints IoU of each class, mIoU, pixel accuracy, mean accuracy and the largest
+confusions, and writes under --eval_logdir for each checkpoint: the metrics as
+miou_<step>.json and for TensorBoard, the confusion matrix as
+confusion_<step>.png, and the scores of every image, the worst first, as
+images_<step>.csv (and .npz, for `python -m deeplab.evaluation.compare_evals`).
+
+--checkpoint_dir may be the directory of a training run, which is followed
+(without end unless --max_number_of_evaluations or --timeout_secs say
+otherwise), or one checkpoint. Multi-scale test: --eval_scales=0.5,...,1.75
+--add_flipped_images. Dense CRF behind the network: --crf. Boundary quality:
 --trimap_widths=1,2,...,40. Several GPUs: --num_clones=4 --eval_batch_size=8.
 """
 

@@ -37,6 +37,11 @@ setuptools.setup(
     # Inside the pages of vis.py.
     'deeplab.evaluation': ['*.css', '*.html', '*.js'],
   },
+  entry_points={
+    'console_scripts': [
+      'compare_evals = deeplab.evaluation.compare_evals:main',
+    ],
+  },
   install_requires=[
     'absl-py>=2.1',
     'grpcio>=1.60',

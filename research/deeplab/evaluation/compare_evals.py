@@ -9,8 +9,10 @@ beside the files, the images that changed most and a 95 % interval of the
 difference in mIoU: what another choice of images would give. (Another seed of
 the training may well give more.) Of several files, each is compared with the
 first one, and the column of differences is that of the last one.
+
 Evaluations are named by what their paths differ in, or with
---labels='stride 16,stride 8'. --output=comparison.json writes all of it.
+--labels='stride 16,stride 8'. --output=comparison.json writes all of it. The
+command is installed as `compare_evals`, too.
 """
 
 import argparse
