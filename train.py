@@ -47,6 +47,7 @@ _ASYNCHRONOUS = {
 _CONFIG_FLAGS = (
   'train_logdir',
   'train_split',
+  'check_dataset',
   'image_pyramid',
   'train_batch_size',
   'training_number_of_steps',
@@ -128,6 +129,9 @@ def _define_data_flags():
   string, real = absl_flags.DEFINE_string, absl_flags.DEFINE_float
   dataset_flags.define_dataset_flags()
   string('train_split', 'train', 'Split to train on.')
+  absl_flags.DEFINE_boolean(
+    'check_dataset', True, 'Look at some images before a run begins.'
+  )
   flags.define_list(
     'train_crop_size', [513, 513], 'Size [height, width] of the crops.'
   )

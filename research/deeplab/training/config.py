@@ -54,10 +54,13 @@ class TrainConfig:
     model_options: the network; `crop_size` is the size of the training crops,
       `label_weights` those of the loss.
     train_logdir: folder for checkpoints and logs.
-    dataset_dir: folder of the TFRecord files.
+    dataset_dir: folder of the TFRecord files; None for a data set of TFDS in
+      its own default folder.
     dataset_name: name of the data set, None for what dataset_info.json in
-      dataset_dir says.
+      dataset_dir says; 'tfds:NAME' for what TFDS has prepared.
     train_split: split to train on.
+    check_dataset: look at some images before a run begins, see
+      `quick_check`.
     image_pyramid: input scales, each with a loss of its own; None for 1.
     train_batch_size: images a step, over all replicas.
     training_number_of_steps: step to stop at.
@@ -146,9 +149,10 @@ class TrainConfig:
 
   model_options: ModelOptions
   train_logdir: str
-  dataset_dir: str
+  dataset_dir: str | None
   dataset_name: str | None = None
   train_split: str = 'train'
+  check_dataset: bool = True
   image_pyramid: Sequence[float] | None = None
   train_batch_size: int = 8
   training_number_of_steps: int = 30000

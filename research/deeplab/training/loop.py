@@ -12,6 +12,7 @@ from deeplab import checkpoints, common, stored_options
 from deeplab.common import InputError
 from deeplab.datasets import data_generator, read_errors
 from deeplab.training import (
+  data_checks,
   interruption,
   profiling,
   restoring,
@@ -107,7 +108,7 @@ def _train(config, strategy, stack):
       f'devices on {len(config.cluster.hosts) if config.cluster else 1} hosts.'
     )
   dataset = _make_dataset(config)
-  _check_classes(config, dataset)
+  data_checks.check(config, dataset, _is_chief(config))
   step = train_step.TrainStep(config, strategy, dataset.ignore_label)
   if (
     config.fine_tune_batch_norm
@@ -198,15 +199,6 @@ def _make_dataset(config):
     data_service=config.data_service,
     data_service_job=config.train_logdir,
   )
-
-
-def _check_classes(config, dataset):
-  for output, classes in config.model_options.outputs_to_num_classes.items():
-    if classes != dataset.num_of_classes:
-      raise InputError(
-        f'the model has {classes} classes in output {output!r}, the data set '
-        f'{dataset.info.name!r} has {dataset.num_of_classes}.'
-      )
 
 
 def _describe(config, dataset):
