@@ -123,9 +123,9 @@ def _check():
       FLAGS.image_folder, FLAGS.label_folder, lists or None
     )
     return dataset_checks.check_files(splits, info, findings, **settings)
-  name, folder = dataset_flags.find()
-  info = dataset_info.resolve(name, folder)
-  return dataset_checks.check_shards(folder, info, FLAGS.splits, **settings)
+  return dataset_checks.check_shards(
+    *dataset_flags.find(), FLAGS.splits, **settings
+  )
 
 
 def main():

@@ -3,7 +3,6 @@
 import base64
 import collections
 import io
-import os
 from collections.abc import Sequence
 
 from PIL import Image
@@ -245,11 +244,10 @@ def _figure(sample: Sample, info: DatasetInfo) -> str:
   note = f' <b>illegal: {illegal}</b>' if illegal else ''
   mask = Image.fromarray(sample.label)
   mask.putpalette(_palette(info).tobytes())
-  place = os.path.basename(sample.place)
   return (
     f'<figure><div>{_picture(Image.fromarray(sample.image), "JPEG", "image")}'
     f'{_picture(mask, "PNG", "label")}</div>'
-    f'<figcaption title="{escape(sample.place)}">{escape(place)}{note}'
+    f'<figcaption title="{escape(sample.place)}">{escape(sample.name)}{note}'
     '</figcaption></figure>'
   )
 

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import io
+import itertools
 import os
 import struct
 import tempfile
@@ -122,25 +123,49 @@ def _header(source):
 # From shards.
 
 
-def shard_jobs(paths: Sequence[str]) -> Iterator[Job]:
-  """Jobs for all records of some shards.
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """Records of a file, which may be broken.
+
+  Attributes:
+    path: the file.
+    first: number of the first record.
+    num_records: how many there are, None for all from there on.
+  """
+
+  path: str
+  first: int = 0
+  num_records: int | None = None
+
+
+def shard_jobs(
+  parts: Sequence[Part], record_format: records.RecordFormat = records.OFFICIAL
+) -> Iterator[Job]:
+  """Jobs for all records of some files.
 
   Args:
-    paths: the files.
+    parts: the files.
+    record_format: what the records are.
 
   Yields:
     A job for each record, also for those that are corrupt.
   """
-  for path in paths:
-    count = 0
+  # As a graph, which threads run side by side.
+  parse = tf.function(
+    functools.partial(records.parse_example, record_format=record_format)
+  )
+  decode = functools.partial(_decode_record, record_format, parse)
+  for part in parts:
+    path, index = part.path, part.first
+    end = None if part.num_records is None else index + part.num_records
     try:
-      for serialized in _read_shard(path):
-        where = f'{path}: record {count}'
-        count += 1
-        yield functools.partial(_decode_record, where, serialized)
+      for serialized in itertools.islice(_read_shard(path), index, end):
+        where = f'{path}: record {index}'
+        index += 1
+        yield functools.partial(decode, where, serialized)
     except (OSError, tf.errors.OpError) as error:
       reason = str(error).partition('\n')[0]
-      where = f'{path}: record {count} and all behind it'
+      where = f'{path}: record {index} and all behind it'
       yield functools.partial(_unreadable, where, f'{reason}.')
 
 
@@ -198,8 +223,8 @@ def _unreadable(where, text):
   return _faulty(Picture(where), UNREADABLE, text)
 
 
-def _decode_record(where, serialized):
-  """The Picture of a record, None for one that is corrupt."""
+def _decode_record(record_format, parse, where, serialized):
+  """The Picture of a record; `serialized` is None for one that is corrupt."""
   if serialized is None:
     return _unreadable(where, 'its checksum does not fit its data.')
   try:
@@ -207,19 +232,23 @@ def _decode_record(where, serialized):
   except message.DecodeError:
     return _unreadable(where, 'it is not a tf.train.Example.')
   name, image, label = (
-    b''.join(features[key].bytes_list.value[:1])
-    for key in (records.NAME_KEY, records.IMAGE_KEY, records.LABEL_KEY)
+    b''.join(features[key or ''].bytes_list.value[:1])
+    for key in (
+      record_format.name_key,
+      record_format.image_key,
+      record_format.label_key,
+    )
   )
   kind, size = _header(image)
   picture = Picture(
     where,
     name.decode(errors='replace'),
     kind,
-    has_few_bits=_has_few_bits(label),
+    has_few_bits=_has_few_bits(label) and record_format.label_map is None,
   )
   label_size = _header(label)[1]
   try:
-    image, label, _ = _parse(tf.constant(serialized), bool(label))
+    image, label, _ = parse(tf.constant(serialized), bool(label))
   except records.DATA_ERRORS as error:
     differs = size and label_size and size != label_size
     text = input_error_text(error) or (
@@ -231,16 +260,6 @@ def _decode_record(where, serialized):
   else:
     label = label.numpy()[..., 0]
   return _with_pixels(picture, image.numpy(), label)
-
-
-@functools.cache
-def _compiled_parse():
-  """`records.parse_example` as a graph, which threads run side by side."""
-  return tf.function(records.parse_example)
-
-
-def _parse(serialized, with_label):
-  return _compiled_parse()(serialized, with_label)
 
 
 def _has_few_bits(label):

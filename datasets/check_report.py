@@ -144,8 +144,9 @@ def _is_number(value):
 
 
 def _findings(report):
-  hints = len(report.findings) - report.num_errors
-  yield f'{report.num_errors or "No"} errors, {hints or "no"} hints.'
+  errors = report.num_errors
+  hints = len(report.findings) - errors
+  yield f'Errors: {errors}. Hints: {hints}.'
   for finding in report.findings:
     where = f' ({", ".join(finding.splits)})' if finding.splits else ''
     yield f'{finding.level}{where}: {finding.text}'

@@ -113,7 +113,8 @@ def _train_crop(tally, output_stride):
       'the official size for photographs; larger images are seen in parts'
     )
   memory = sides[0] * sides[1] / _USUAL_SIDE**2
-  reason += f'; takes {memory:.2g} times the memory of 513,513'
+  if sides != [_USUAL_SIDE] * 2:
+    reason += f'; takes {memory:.2g} times the memory of 513,513'
   if memory > 1.5:
     reason += ', with which smaller devices should begin'
   return Suggestion('train_crop_size', f'{sides[0]},{sides[1]}', reason)

@@ -26,6 +26,7 @@ class Sample:
   """A small copy of an image and its label, to be looked at.
 
   Attributes:
+    name: of the image, or its place if it has none.
     place: where the image is.
     image: uint8 [height, width, 3].
     label: uint8 [height, width].
@@ -33,6 +34,7 @@ class Sample:
       ignored.
   """
 
+  name: str
   place: str
   image: np.ndarray
   label: np.ndarray
@@ -194,6 +196,7 @@ def _small_copy(picture, illegal, info):
   if label is None:
     label = np.full((height, width), info.ignore_label, np.uint8)
   return Sample(
+    picture.name or picture.place,
     picture.place,
     np.asarray(Image.fromarray(picture.image).resize(size)),
     np.asarray(Image.fromarray(label).resize(size, Image.Resampling.NEAREST)),

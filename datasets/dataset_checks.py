@@ -1,12 +1,13 @@
 """Checks a whole data set: reads everything, counts, and says what is wrong.
 
-report = dataset_checks.check_shards('tfrecord', info)
+report = dataset_checks.check_shards(None, 'tfrecord')
 report = dataset_checks.check_files({'train': examples}, info)
 """
 
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,9 @@ from deeplab.datasets import (
   check_findings,
   check_reading,
   check_suggestions,
+  dataset_info,
   records,
+  tfds_data,
 )
 from deeplab.datasets.check_findings import Finding
 from deeplab.datasets.check_suggestions import Suggestion
@@ -89,8 +92,8 @@ def find_splits(dataset_dir: str) -> list[str]:
 
 
 def check_shards(
-  dataset_dir: str,
-  info: DatasetInfo,
+  dataset_name: str | None,
+  dataset_dir: str | None,
   splits: Sequence[str] = (),
   output_stride: int = 16,
   num_samples: int = DEFAULT_SAMPLES,
@@ -99,8 +102,8 @@ def check_shards(
   """Checks TFRecord files.
 
   Args:
-    dataset_dir: their folder.
-    info: the data set.
+    dataset_name: name of the data set as data_generator.Dataset takes it.
+    dataset_dir: folder of the files.
     splits: names of the splits, all that are there if empty.
     output_stride: of the network, for the suggestions.
     num_samples: images of each split to keep small copies of.
@@ -110,31 +113,50 @@ def check_shards(
     The report.
 
   Raises:
-    InputError: there is no such folder or split.
+    InputError: there is no such data set, folder or split.
   """
-  there = find_splits(dataset_dir)
-  unknown = sorted(set(splits) - set(there))
-  if unknown:
-    raise InputError(
-      f'--dataset_dir={dataset_dir} has no shards of the splits {unknown}. It '
-      f'has {there}.'
+  info = dataset_info.resolve(dataset_name, dataset_dir)
+  if tfds_data.is_name(dataset_name):
+    data = tfds_data.open_data(dataset_name, dataset_dir)
+    there, find = list(info.splits), functools.partial(_tfds_parts, data)
+    record_format, source = data.record_format, dataset_name
+  else:
+    there, find = (
+      find_splits(dataset_dir),
+      functools.partial(_own_parts, dataset_dir),
     )
+    record_format, source = records.OFFICIAL, dataset_dir
   tallies, findings = [], []
   for split in splits or there:
-    tally = SplitTally(split, info, num_samples)
     try:
-      paths = records.find_shards(dataset_dir, split)
+      parts = find(split)
     except InputError as error:
       # Some shards of it are missing; the other splits are looked at.
       findings.append(Finding(check_findings.ERROR, [split], str(error)))
       continue
-    jobs = check_reading.shard_jobs(paths)
+    tally = SplitTally(split, info, num_samples)
+    jobs = check_reading.shard_jobs(parts, record_format)
     _run(jobs, tally, info.splits.get(split), num_threads)
     if not tally.num_examples:
-      text = f'The {len(paths)} shards of the split hold no records.'
+      text = f'The {len(parts)} shards of the split hold no records.'
       findings.append(Finding(check_findings.ERROR, [split], text))
     tallies.append(tally)
-  return _report(info, dataset_dir, tallies, findings, output_stride)
+  return _report(info, source, tallies, findings, output_stride)
+
+
+def _own_parts(dataset_dir, split):
+  """The files of a split that a converter has written."""
+  return [
+    check_reading.Part(path) for path in records.find_shards(dataset_dir, split)
+  ]
+
+
+def _tfds_parts(data, split):
+  """The files of a split of TFDS, or of a part of one."""
+  return [
+    check_reading.Part(shard.path, shard.first, shard.num_records)
+    for shard in data.split(split).shards
+  ]
 
 
 def check_files(
