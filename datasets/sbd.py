@@ -6,6 +6,8 @@ without VOC's validation images, that makes 10582.
 
 import io
 import os
+import struct
+import zlib
 
 import numpy as np
 import scipy.io
@@ -16,6 +18,26 @@ from deeplab.datasets.build_data import Example
 
 # The split that the augmentation makes.
 SPLIT = 'train_aug'
+
+# A MATLAB file is a header, and parts that begin with kind and size. The kind
+# of those that hold a zlib stream, with its checksum, around another part.
+_HEADER_BYTES = 128
+_TAG = struct.Struct('<II')
+_COMPRESSED = 15
+
+
+def _check_compressed(data):
+  """Raises zlib.error if compressed parts of a MATLAB file are damaged.
+
+  scipy reads them as they come, and can crash on what it reads.
+  """
+  place = _HEADER_BYTES
+  while place < len(data):
+    kind, size = _TAG.unpack_from(data, place)
+    place += _TAG.size
+    if kind == _COMPRESSED:
+      zlib.decompress(data[place : place + size])
+    place += size
 
 
 def decode_label(path: str) -> np.ndarray:
@@ -32,12 +54,16 @@ def decode_label(path: str) -> np.ndarray:
   """
   try:
     with open(path, 'rb') as source:
-      data = io.BytesIO(source.read())
+      data = source.read()
   except OSError as error:
     raise InputError(f'cannot read {path}: {error.strerror}.') from error
   try:
+    _check_compressed(data)
     content = scipy.io.loadmat(
-      data, squeeze_me=True, struct_as_record=False, variable_names=['GTcls']
+      io.BytesIO(data),
+      squeeze_me=True,
+      struct_as_record=False,
+      variable_names=['GTcls'],
     )
     labels = content['GTcls'].Segmentation
   # A damaged file makes scipy raise nearly anything.

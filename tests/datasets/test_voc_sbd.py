@@ -127,6 +127,13 @@ def _cut(path):
   path.write_bytes(path.read_bytes()[:150])
 
 
+def _flip(path):
+  """Changes a byte of the compressed data, on which scipy can crash."""
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1
+  path.write_bytes(data)
+
+
 def _no_matlab(path):
   path.write_text('no MATLAB file')
 
@@ -135,6 +142,7 @@ def _no_matlab(path):
   'damage, message',
   [
     (_cut, r'b\.mat is damaged'),
+    (_flip, r'b\.mat is damaged.*while decompressing'),
     (_no_matlab, r'b\.mat is damaged'),
     (
       lambda path: _save_mat(path, _SBD, 'GTinst'),
