@@ -69,6 +69,8 @@ FORMATS = {
     tflite.write_float16,
     tflite.load,
     tflite.check_float,
+    # Weights are rounded to eleven bits.
+    least_equal=0.99,
     takes_crop=True,
   ),
   TFLITE_INT8: Format(

@@ -1,0 +1,125 @@
+"""TFLite models: what they compute, and with which operations."""
+
+import numpy as np
+import pytest
+import small_checkpoint
+
+from deeplab import export
+from deeplab.common import InputError
+from deeplab.exporting import tflite
+from deeplab.exporting.network import LABELS, Network
+
+_SMALL_HEAD = {
+  'atrous_rates': [6, 12, 18],
+  'aspp_convs_filters': 16,
+  'decoder_output_stride': [4],
+  'decoder_filters': 16,
+  'crop_size': [65, 65],
+}
+# Atrous convolutions, depthwise or not, wherever there are any.
+_NETWORKS = {
+  'mobilenet_v2_os16': {'depth_multiplier': 0.1},
+  'mobilenet_v2_os8': {'depth_multiplier': 0.1, 'output_stride': 8},
+  'plain_aspp': {'depth_multiplier': 0.1, 'aspp_with_separable_conv': False},
+}
+_LARGE_NETWORKS = {
+  'resnet_v1_50_beta': {
+    'model_variant': 'resnet_v1_50_beta',
+    'multi_grid': [1, 2, 4],
+  },
+  'xception_41': {'model_variant': 'xception_41'},
+  'xception_41_os8': {'model_variant': 'xception_41', 'output_stride': 8},
+  'mobilenet_v3': {'model_variant': 'mobilenet_v3_large_seg'},
+  'vgg_16': {
+    'model_variant': 'vgg_16',
+    'output_stride': 8,
+    'aspp_with_batch_norm': False,
+    'decoder_output_stride': None,
+    'vgg_fc_filters': 32,
+  },
+}
+_ONE_OPERATION = {'SPACE_TO_BATCH_ND', 'BATCH_TO_SPACE_ND'}
+_FILES = {
+  'tflite_float': 'model_float.tflite',
+  'tflite_float16': 'model_float16.tflite',
+  'tflite_int8': 'model_int8.tflite',
+}
+
+
+def _count_operations(tmp_path, case):
+  options = small_checkpoint.write(
+    tmp_path / 'train', **{**_SMALL_HEAD, **case}
+  )
+  path = tmp_path / 'model.tflite'
+  export.export(
+    str(tmp_path / 'train'), str(path), options, formats=['tflite_float']
+  )
+  return tflite.operations(path.read_bytes())
+
+
+@pytest.mark.parametrize('case', _NETWORKS)
+def test_atrous_convolutions_are_one_operation(tmp_path, case):
+  counts = _count_operations(tmp_path, _NETWORKS[case])
+  assert counts['DEPTHWISE_CONV_2D'] >= 17
+  assert not _ONE_OPERATION & set(counts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('case', _LARGE_NETWORKS)
+def test_atrous_convolutions_of_large_networks(tmp_path, case):
+  counts = _count_operations(tmp_path, _LARGE_NETWORKS[case])
+  assert counts['CONV_2D'] >= 10
+  assert not _ONE_OPERATION & set(counts)
+
+
+@pytest.mark.parametrize('name', _FILES)
+def test_files_are_interchangeable(exported, name):
+  content = (exported.folder / _FILES[name]).read_bytes()
+  counts = tflite.operations(content)
+  assert not _ONE_OPERATION & set(counts)
+  loaded = tflite.load(str(exported.folder / _FILES[name]))
+  assert loaded.inputs == {'ImageTensor': 'uint8 [1, 65, 97, 3]'}
+  assert loaded.outputs == {'SemanticPredictions': 'int32 [1, 65, 97]'}
+  shape = (1, *exported.options.crop_size, 3)
+  image = np.random.default_rng(2).integers(0, 256, shape, np.uint8)
+  labels = loaded.run(image)[LABELS]
+  expected = exported.predictor(image.astype(np.float32))['semantic']
+  least = {'tflite_float': 0.999, 'tflite_float16': 0.99}.get(name, 0.5)
+  assert np.mean(labels == expected.numpy()) >= least
+
+
+def test_float16_is_half_the_size(exported):
+  sizes = [
+    (exported.folder / _FILES[name]).stat().st_size
+    for name in ('tflite_float16', 'tflite_float')
+  ]
+  assert sizes[0] < 0.75 * sizes[1]
+
+
+@pytest.mark.parametrize(
+  'formats, calibrated, message',
+  [
+    (None, False, 'tflite_float needs none'),
+    (['tflite_float'], True, 'calibration_images=.* has no effect'),
+    (['tflite_float', 'tflite_float16'], False, 'is a file'),
+    (['onnx'], False, 'is a file, for one of tflite_float'),
+  ],
+)
+def test_bad_requests(exported, tmp_path, formats, calibrated, message):
+  path = tmp_path / 'model.tflite'
+  with pytest.raises(InputError, match=message):
+    export.export(
+      exported.checkpoint,
+      str(path),
+      exported.options,
+      formats=formats,
+      calibration_images=exported.photos if calibrated else None,
+    )
+  assert not path.exists()
+
+
+@pytest.mark.parametrize('check', [tflite.check_float])
+def test_quantised_training_has_no_float_model(exported, check):
+  options = exported.options.replace(quantize_delay_step=0)
+  with pytest.raises(InputError, match='only --export_format=tflite_int8'):
+    check(Network(exported.checkpoint, options))
