@@ -233,10 +233,23 @@ def test_cityscapes_ids(tmp_path):
     (b'images/validation/ADE_val_00000001.jpg', 'ADE_val_00000001'),
     (b'frame.0001', 'frame.0001'),
     (b'a/b.PNG', 'b'),
+    (b'no\xff text.png', 'no\ufffd text'),
   ],
 )
 def test_raw_names(name, expected):
   assert visualizer.raw_name(name) == expected
+
+
+def test_names_of_any_bytes(tmp_path, monkeypatch):
+  read = prediction.batches
+
+  def renamed(*arguments):
+    for batch in read(*arguments):
+      yield {**batch, common.IMAGE_NAME: [b'no\xff text']}
+
+  monkeypatch.setattr(prediction, 'batches', renamed)
+  visualizer.visualize(_golden('single'), _dataset(1, (129, 129)), tmp_path)
+  assert _page(tmp_path)['images'][0]['name'] == 'no\ufffd text'
 
 
 def test_raw_predictions_do_not_overwrite_each_other(tmp_path, monkeypatch):

@@ -27,6 +27,11 @@ CITYSCAPES_EVAL_IDS = (
 _IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.tif', '.tiff')
 
 
+def _text(image_name):
+  """The name in a record, which may be any bytes, as text."""
+  return image_name.decode(errors='replace')
+
+
 def raw_name(image_name):
   """Name, without extension, of the file of an image's raw prediction.
 
@@ -34,7 +39,7 @@ def raw_name(image_name):
     image_name: name in the record, bytes: with or without folders and with or
       without the extension of an image.
   """
-  name = os.path.basename(image_name.decode())
+  name = os.path.basename(_text(image_name))
   stem, extension = os.path.splitext(name)
   # '2007_000.33' has no extension, whatever splitext thinks.
   return stem if extension.lower() in _IMAGE_EXTENSIONS else name
@@ -179,7 +184,7 @@ def save_sample(
 
 def _new_name(image_name, names):
   """`raw_name` of an image, noted in `names`, where it must be new."""
-  raw, image_name = raw_name(image_name), image_name.decode()
+  raw, image_name = raw_name(image_name), _text(image_name)
   if raw in names:
     raise InputError(
       f'The raw predictions of the images {names[raw]!r} and {image_name!r} '
@@ -246,7 +251,7 @@ def visualize(
         raw = stem if has_files else _new_name(sample.name, names)
         _save_raw(sample.labels, raw_folder, raw, is_cityscapes)
     sheet.add(
-      sample.name.decode(),
+      _text(sample.name),
       sample.labels.shape,
       {layer: f'{PREDICTION_FOLDER}/{name}' for layer, name in files.items()},
       sample.scores,
