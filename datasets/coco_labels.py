@@ -24,9 +24,12 @@ IMAGES = 'images'
 SEGMENTS = 'segments_info'
 
 
-def _stem(file_name):
+def _image_name(file_name, where):
   """The name of an image: its path without the extension."""
-  return os.path.splitext(posixpath.normpath(file_name.replace('\\', '/')))[0]
+  if not file_name or '\0' in file_name:
+    raise InputError(f'{where}: {file_name!r} is no name of a file.')
+  path = posixpath.normpath(file_name.replace('\\', '/'))
+  return os.path.splitext(path)[0]
 
 
 def _names_by_id(content, path):
@@ -72,7 +75,7 @@ class CocoInstances(LabelSource):
     ids = {}
     for index, item in enumerate(get_value(content, IMAGES, list, path)):
       where = f'{path}: images[{index}]'
-      name = _stem(get_value(item, 'file_name', str, where))
+      name = _image_name(get_value(item, 'file_name', str, where), where)
       image_id = get_value(item, 'id', (int, str), where)
       if name in self._images or image_id in ids:
         raise InputError(
@@ -179,7 +182,7 @@ class CocoPanoptic(LabelSource):
     )
     self._annotations = {}
     for annotation in annotations.values():
-      name = _stem(os.path.relpath(annotation.path, folder))
+      name = _image_name(os.path.relpath(annotation.path, folder), path)
       if name in self._annotations:
         raise InputError(f'{path}: the PNG file of {name!r} occurs twice.')
       self._annotations[name] = annotation

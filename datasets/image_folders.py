@@ -77,7 +77,7 @@ def _check_name(name, path, found):
   if name in found:
     raise InputError(
       f'{found[name]} and {path} have the same name {name!r}. Rename or remove '
-      'one of the two.'
+      'one of the two; masks may have a folder of their own.'
     )
   try:
     name.encode()

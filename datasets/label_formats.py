@@ -37,7 +37,7 @@ def _kind_of_json(path):
   return PANOPTIC if is_panoptic else INSTANCES
 
 
-def _find_format(label_folder, image_folder):
+def _find_format(label_folder, image_folder, suffix):
   """The format of the labels in a folder, or of a JSON file."""
   if os.path.isfile(label_folder):
     kind = _kind_of_json(label_folder)
@@ -49,16 +49,20 @@ def _find_format(label_folder, image_folder):
     return kind
   files = image_folders.find_files(label_folder, ['json'])
   kinds = {_kind_of_json(path) for path in list(files.values())[:1]} - {None}
-  has_masks = not image_folders.is_inside(image_folder, label_folder) and bool(
-    image_folders.find_files(label_folder, mask_labels.EXTENSIONS)
+  masks = image_folders.find_files(label_folder, mask_labels.EXTENSIONS, suffix)
+  # Next to LabelMe's files lie the images.
+  may_be_images = not suffix and image_folders.is_inside(
+    image_folder, label_folder
   )
-  if has_masks and kinds != {PANOPTIC}:
+  if masks and kinds != {PANOPTIC} and not (kinds and may_be_images):
     kinds.add(MASK)
   if len(kinds) != 1:
+    ending = f' whose names end in --label_suffix={suffix}' * bool(suffix)
+    found = ' and '.join(sorted(kinds)) or (
+      f'neither masks{ending} nor JSON files of a known format'
+    )
     raise InputError(
-      f'--label_folder={label_folder} holds '
-      f'{" and ".join(sorted(kinds)) or "neither masks nor JSON files"}. Give '
-      f'--label_format, one of {list(LABEL_FORMATS[1:])}, or a folder of '
+      f'--label_folder={label_folder} holds {found}. Give --label_format, one of {list(LABEL_FORMATS[1:])}, or a folder of '
       'labels alone.'
     )
   return kinds.pop()
@@ -106,7 +110,7 @@ def open_labels(
     raise InputError(f'there is no --label_folder={label_folder}.')
   kind = label_format
   if kind == AUTO:
-    kind = _find_format(label_folder, image_folder)
+    kind = _find_format(label_folder, image_folder, suffix)
   _check_applies(kind, '--label_suffix', suffix, '', (MASK, LABELME))
   _check_applies(kind, '--mask_values', mask_values, mask_labels.AUTO, (MASK,))
   _check_applies(kind, '--line_width', line_width, None, (LABELME,))

@@ -188,10 +188,9 @@ def test_masks_beside_their_images(data):
   for path in (data / 'masks').rglob('*.png'):
     name = path.relative_to(data / 'masks').with_suffix('')
     path.rename(data / 'photos' / f'{name}_L.png')
-  options = {'labels': 'photos', 'label_format': 'mask'}
   with pytest.raises(InputError, match=r'in one folder.*--label_suffix=_mask'):
-    _with_table(data, **options)
-  info, _ = _with_table(data, label_suffix='_L', **options)
+    _with_table(data, labels='photos')
+  info, _ = _with_table(data, labels='photos', label_suffix='_L')
   assert sum(info.splits.values()) == 10
 
 
@@ -321,7 +320,7 @@ def test_bad_options(options, message):
     ({'labels': 'empty'}, 'holds neither masks nor JSON'),
     ({'images': 'empty'}, 'no images in .*empty'),
     ({'image_suffix': '_x'}, 'no images .*--image_suffix'),
-    ({'label_suffix': '_x'}, 'no labels .*--label_suffix'),
+    ({'label_suffix': '_x'}, 'neither masks whose .*--label_suffix=_x nor'),
     ({'labels': 'classes.csv'}, r'classes\.csv is not JSON'),
     ({'label_format': 'coco_instances'}, 'holds 0 JSON files'),
     ({'ignore_classes': ['sky']}, r"names \['sky'\]"),
@@ -332,3 +331,40 @@ def test_bad_folders(data, options, message):
   with pytest.raises(InputError, match=message):
     _with_table(data, **options)
   assert not (data / 'out').exists()
+
+
+@pytest.mark.slow
+def test_real_photographs_train_and_evaluate(real_data, repository, tmp_path):
+  """40 photographs of CamVid with masks of colours, as a user has them."""
+  root = real_data('camvid')
+  colors = np.zeros((12, 3), np.uint8)
+  colors[:11] = class_tables.CAMVID_COLORS
+  for name in (root / 'train.txt').read_text().split()[::9][:40]:
+    (photo,) = (root / 'train').glob(f'{name}.*')
+    (tmp_path / 'photos').mkdir(exist_ok=True)
+    (tmp_path / 'photos' / photo.name).write_bytes(photo.read_bytes())
+    label = np.asarray(Image.open(root / 'trainannot' / f'{name}.png'))
+    _save(tmp_path / f'masks/{name}_L.png', colors[label])
+  names = [*class_tables.CAMVID_NAMES, 'void']
+  rows = zip(colors.tolist(), names, strict=True)
+  lines = [' '.join(map(str, [*color, name])) for color, name in rows]
+  (tmp_path / 'label_colors.txt').write_text('\n'.join(lines))
+  for command in (
+    'datasets/build_image_folder_data.py --image_folder=photos '
+    '--label_folder=masks --label_suffix=_L --class_table=label_colors.txt '
+    '--ignore_classes=void --output_dir=mydata',
+    'train.py --dataset=mydata --train_logdir=train --depth_multiplier=0.1 '
+    '--training_number_of_steps=3 --train_crop_size=65,65 '
+    '--train_batch_size=2',
+    'eval.py --dataset=mydata --checkpoint_dir=train --eval_logdir=eval '
+    '--max_number_of_evaluations=1',
+  ):
+    script, *arguments = command.split()
+    result = subprocess.run(
+      [sys.executable, str(repository / script), *arguments],
+      cwd=tmp_path,
+      capture_output=True,
+      text=True,
+    )
+    assert result.returncode == 0, result.stderr
+  assert 'bicyclist' in result.stdout and 'mIoU' in result.stdout

@@ -119,6 +119,7 @@ def test_bad_segmentations(tmp_path, segmentation, message):
       "the image 's/a' is for an image of 1 x 2 pixels",
     ),
     ({'images': [{'id': 5, 'file_name': 's/a'}]}, "lacks the key 'height'"),
+    ({'images': [{'id': 5, 'file_name': '\0'}]}, r"'\\x00' is no name"),
     ({'categories': [{'id': 2}]}, r"categories\[0\] lacks the key 'name'"),
     (
       {'categories': [{'id': 2, 'name': 'a'}, {'id': 2, 'name': 'b'}]},
