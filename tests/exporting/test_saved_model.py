@@ -16,26 +16,21 @@ from deeplab.exporting.network import LABELS, LOGITS, PROBABILITIES
 
 @pytest.fixture(scope='module')
 def signatures(exported):
-  # Kept with the signatures, which do not keep their variables.
-  saved = tf.saved_model.load(str(exported.folder))
-  return types_of(saved)
-
-
-def types_of(saved):
   """{name: function of one array that returns {output: array}}."""
+  saved = tf.saved_model.load(str(exported.folder))
 
-  def make(signature):
-    _, specs = signature.structured_input_signature
-    ((name, spec),) = specs.items()
+  def make(name):
+    _, specs = saved.signatures[name].structured_input_signature
+    ((input_name, spec),) = specs.items()
 
     def run(values):
-      outputs = signature(**{name: tf.constant(values, spec.dtype)})
-      assert saved is not None
+      inputs = {input_name: tf.constant(values, spec.dtype)}
+      outputs = saved.signatures[name](**inputs)
       return {key: value.numpy() for key, value in outputs.items()}
 
     return run
 
-  return {name: make(saved.signatures[name]) for name in saved.signatures}
+  return {name: make(name) for name in saved.signatures}
 
 
 def _batch(count, height, width):

@@ -118,8 +118,7 @@ def test_bad_requests(exported, tmp_path, formats, calibrated, message):
   assert not path.exists()
 
 
-@pytest.mark.parametrize('check', [tflite.check_float])
-def test_quantised_training_has_no_float_model(exported, check):
+def test_quantised_training_has_no_float_model(exported):
   options = exported.options.replace(quantize_delay_step=0)
   with pytest.raises(InputError, match='only --export_format=tflite_int8'):
-    check(Network(exported.checkpoint, options))
+    tflite.check_float(Network(exported.checkpoint, options))
