@@ -192,7 +192,7 @@ def _flat_features(features, prefix=''):
   if not isinstance(features, tfds.features.FeaturesDict):
     return {}
   flat = {}
-  for name, feature in features.items():
+  for name, feature in sorted(features.items()):
     if isinstance(feature, tfds.features.FeaturesDict):
       flat |= _flat_features(feature, f'{prefix}{name}/')
     else:
