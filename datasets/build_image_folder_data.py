@@ -11,6 +11,7 @@ not at all (--split). Everything is checked before anything is written; what
 """
 
 import dataclasses
+import itertools
 import os
 import re
 import shlex
@@ -182,10 +183,9 @@ def _classes(labels, splits, name, options):
   if options.class_table:
     table = class_table_files.read(options.class_table)
   else:
-    names = [name for members in splits.values() for name in members]
-    table = labels.find_classes(
-      [name for name in names if name in labels.paths]
-    )
+    # Lists may name an image several times, or images without a label.
+    names = dict.fromkeys(itertools.chain(*splits.values()))
+    table = labels.find_classes([n for n in names if n in labels.paths])
   if labels.has_background:
     table = table.with_background()
   table = table.without(options.ignore_classes)
@@ -266,8 +266,8 @@ def convert(
   pixels = {split: np.zeros(256, np.int64) for split in splits}
   examples = {
     split: [
-      _example(name, images[name], labels, classes, pixels[split], options)
-      for name in names
+      _example(image, images[image], labels, classes, pixels[split], options)
+      for image in names
     ]
     for split, names in splits.items()
   }

@@ -57,13 +57,13 @@ def _find_format(label_folder, image_folder, suffix):
   if masks and kinds != {PANOPTIC} and not (kinds and may_be_images):
     kinds.add(MASK)
   if len(kinds) != 1:
-    ending = f' whose names end in --label_suffix={suffix}' * bool(suffix)
+    ending = f' whose names end in --label_suffix={suffix}' if suffix else ''
     found = ' and '.join(sorted(kinds)) or (
       f'neither masks{ending} nor JSON files of a known format'
     )
     raise InputError(
-      f'--label_folder={label_folder} holds {found}. Give --label_format, one of {list(LABEL_FORMATS[1:])}, or a folder of '
-      'labels alone.'
+      f'--label_folder={label_folder} holds {found}. Give --label_format, one '
+      f'of {list(LABEL_FORMATS[1:])}, or a folder of labels alone.'
     )
   return kinds.pop()
 
