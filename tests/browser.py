@@ -24,13 +24,14 @@ _ARGUMENTS = (
 
 
 @contextlib.contextmanager
-def open_page(url, width=1280, height=900):
+def open_page(url, width=1280, height=900, known=()):
   """Opens a page, and fails if it complained.
 
   Args:
     url: 'file:///...' or 'http://localhost:...'.
     width: of the window in pixels.
     height: of the window in pixels.
+    known: texts on the console that are a library's and no failure.
 
   Yields:
     The playwright Page; the test is skipped where there is no browser.
@@ -49,7 +50,7 @@ def open_page(url, width=1280, height=900):
       'console',
       lambda message: (
         complaints.append(message.text)
-        if message.type in ('error', 'warning')
+        if message.type in ('error', 'warning') and message.text not in known
         else None
       ),
     )
