@@ -113,14 +113,14 @@ def write_results(
   if trimap is not None:
     values['trimap'] = trimap_lib.to_dict(trimap)
     scalars.update(_write_trimap(values, logdir, class_names))
+  # Before the pictures, which are only to look at.
+  for name in (result_files.MIOU, LATEST_FILE):
+    write(name, _to_json(values))
   if scores is not None:
     write(result_files.IMAGES_TABLE, scores.to_csv())
     write(result_files.IMAGES, scores.counts().to_bytes())
   title = plot_confusion.title_of(matrix, step)
   write(result_files.CONFUSION, plot_confusion.draw(matrix, class_names, title))
-  # The last one: whoever finds it finds the others.
-  for name in (result_files.MIOU, LATEST_FILE):
-    write(name, _to_json(values))
   with writer.as_default(step=step):
     for name, value in scalars.items():
       tf.summary.scalar(name, value)
