@@ -331,8 +331,11 @@ class Data:
 
   def _instructions(self, split_name):
     """What TFDS would read of which file."""
+    from tensorflow_datasets.core.splits import ReadInstruction
+
     splits = self._builder.info.splits
     try:
+      parts = ReadInstruction.from_spec(split_name).to_absolute(dict(splits))
       instructions = splits[split_name].file_instructions
     except (ValueError, KeyError, AssertionError) as error:
       reason = str(error).strip().splitlines()[-1].rstrip('.')
@@ -340,7 +343,13 @@ class Data:
         f'it has no split {split_name!r}: {reason}. It has {sorted(splits)}, '
         "and parts and sums of them, such as 'train[:90%]' and 'train+test'."
       ) from error
-    return [item for item in instructions if item.take > 0]
+    # TFDS takes a part that ends one before it begins for all that follows.
+    is_empty = any(
+      None not in (p.to, p.from_) and p.to <= p.from_ for p in parts
+    )
+    if is_empty or not instructions:
+      raise self._request.error(f'the split {split_name!r} is empty.')
+    return instructions
 
   def split(self, split_name: str) -> records.Split:
     """Finds the records of a split.
@@ -363,8 +372,6 @@ class Data:
         'with datasets/build_tfds_data.py, or prepare it as tfrecord.'
       )
     shards = [_shard(item) for item in self._instructions(split_name)]
-    if not shards:
-      raise self._request.error(f'the split {split_name!r} is empty.')
     return records.Split(
       shards,
       os.fspath(self._builder.data_dir),

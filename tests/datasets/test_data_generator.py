@@ -255,6 +255,17 @@ def test_jpeg_and_png_are_known_by_their_content(tmp_path):
   np.testing.assert_array_equal(colored['label'][0, :6, :8], grey % 3)
 
 
+def test_images_without_a_name_get_that_of_their_record(tmp_path):
+  shards = [[example('')], [example('a'), example('')]]
+  dataset = make('train', 1, dataset_dir=write_split(tmp_path, shards))
+  names = [batch['image_name'].numpy()[0] for batch in dataset.as_dataset()]
+  assert names == [
+    b'train-00000-of-00002.tfrecord__0',
+    b'a',
+    b'train-00001-of-00002.tfrecord__1',
+  ]
+
+
 def png16(channels=1):
   return tf.io.encode_png(np.zeros([6, 8, channels], np.uint16)).numpy()
 

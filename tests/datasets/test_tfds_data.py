@@ -142,6 +142,7 @@ def test_parts_of_splits(pets, split, numbers):
     ('train[:99]', ['incompatible with 9 examples']),
     ('train[:0]', ['is empty']),
     ('train[5:2]', ['is empty']),
+    ('train[5:4]+test', ['is empty']),
     ('', ["no split ''"]),
   ],
 )
