@@ -23,7 +23,6 @@ from deeplab.core.preprocess_utils import (
 )
 from deeplab.datasets import shard_files
 from deeplab.datasets.shard_files import Shard as Shard
-from deeplab.datasets.shard_files import record_offsets as record_offsets
 
 IMAGE_KEY = 'image/encoded'
 NAME_KEY = 'image/filename'
@@ -64,7 +63,10 @@ class RecordFormat:
   image_key: str = IMAGE_KEY
   label_key: str = LABEL_KEY
   name_key: str | None = NAME_KEY
-  label_map: Mapping[int, int] | None = None
+  # A graph is traced for each format, which it has to be hashable for.
+  label_map: Mapping[int, int] | None = dataclasses.field(
+    default=None, hash=False
+  )
   classes_in: str = 'num_classes in dataset_info.json'
 
 
