@@ -22,9 +22,9 @@ _MOST_SHARE = 0.99
 _MANY_VALUES = 10
 
 _FAULTS = {
-  check_reading.UNREADABLE: 'cannot be read',
-  check_reading.SIZES: 'have a label of another size',
-  check_reading.NO_LABEL: 'have no label',
+  check_reading.UNREADABLE: 'Images that cannot be read',
+  check_reading.SIZES: 'Images whose label has another size',
+  check_reading.NO_LABEL: 'Images without label',
 }
 
 
@@ -71,11 +71,6 @@ def find(tallies: Sequence[SplitTally]) -> list[Finding]:
   return sorted(found, key=lambda finding: finding.level != ERROR)
 
 
-def _count(number, noun):
-  """'1 image', '2 images'."""
-  return f'{number} {noun}{"" if number == 1 else "s"}'
-
-
 def _split_errors(tally):
   """What is in the way of using a split."""
   splits = [tally.name]
@@ -84,20 +79,21 @@ def _split_errors(tally):
     # A split without any labels can still be predicted.
     has_none = kind == check_reading.NO_LABEL and not tally.num_labels
     if places and not (has_none and tally.name == common.TEST_SET):
-      text = f'{len(places)} of {_count(tally.num_examples, "image")} {text}.'
+      text = f'{text}: {len(places)} of {tally.num_examples}.'
       yield Finding(HINT if has_none else ERROR, splits, text, places)
   if tally.illegal:
     values = illegal_values(tally.pixels, tally.info).tolist()
     text = (
-      f'{_count(len(tally.illegal), "label")} hold values that are no class: '
-      f'{_listed(values)}. Legal are 0..{tally.info.num_classes - 1} and the '
-      f'ignore label {tally.info.ignore_label}.'
+      f'Labels with values that are no class: {len(tally.illegal)} of '
+      f'{tally.num_labels}. The values: {_listed(values)}. Legal are '
+      f'0..{tally.info.num_classes - 1} and the ignore label '
+      f'{tally.info.ignore_label}.'
     )
     yield Finding(ERROR, splits, text, tally.illegal)
   if tally.repeated_names:
     text = (
-      f'{_count(len(tally.repeated_names), "image")} bear the name of another '
-      'one; pictures and predictions would overwrite each other.'
+      f'Images with the name of another one: {len(tally.repeated_names)}. '
+      'Pictures and predictions would overwrite each other.'
     )
     yield Finding(ERROR, splits, text, _pairs(tally.repeated_names))
   if tally.num_labels and len(tally.ignored) == tally.num_labels:
@@ -122,14 +118,17 @@ def _split_hints(tally):
     yield Finding(HINT, splits, text)
   if tally.num_few_bits:
     text = (
-      f'{_count(tally.num_few_bits, "label")} are grey PNG files of less than '
-      '8 bits, whose values decoders spread over 0..255: class 1 of a '
-      'black-and-white mask becomes 255. Save masks with 8 bits.'
+      'Labels that are grey PNG files of less than 8 bits: '
+      f'{tally.num_few_bits}. Decoders spread their values over 0..255: class '
+      '1 of a black-and-white mask becomes 255. Save masks with 8 bits.'
     )
     yield Finding(HINT, splits, text)
   some_ignored = 0 < len(tally.ignored) < tally.num_labels
   if some_ignored:
-    text = f'{_count(len(tally.ignored), "image")} are wholly ignored.'
+    text = (
+      f'Images that are wholly ignored: {len(tally.ignored)} of '
+      f'{tally.num_labels}.'
+    )
     yield Finding(HINT, splits, text, tally.ignored)
   if 1 < tally.num_labels == tally.num_one_class:
     text = 'Every label is of one class only, as if images had been classified.'
@@ -138,14 +137,14 @@ def _split_hints(tally):
   if strange:
     kinds = ', '.join(f'{n} of {kind}' for kind, n in sorted(strange.items()))
     text = (
-      f'{_count(sum(strange.values()), "image")} are not RGB: {kinds}. They '
-      'are turned into RGB when they are read.'
+      f'Images that are not RGB: {sum(strange.values())} of '
+      f'{tally.num_images} ({kinds}). They are turned into RGB.'
     )
     yield Finding(HINT, splits, text)
   if tally.repeated_images:
     text = (
-      f'{_count(len(tally.repeated_images), "image")} have the very pixels of '
-      'another one.'
+      'Images with the very pixels of another one: '
+      f'{len(tally.repeated_images)}.'
     )
     yield Finding(HINT, splits, text, _pairs(tally.repeated_images))
   said = tally.info.splits.get(tally.name)
@@ -206,10 +205,9 @@ def _strange_values(pixels, occurrences, info):
     )
   elif len(illegal) == 1:
     yield (
-      f'{illegal[0]} is the only value that is no class, in '
-      f'{_count(int(occurrences[illegal[0]]), "image")}. If it means void, '
-      f'convert it to the ignore label {info.ignore_label}; if it is a class, '
-      'raise num_classes.'
+      f'{illegal[0]} is the only value that is no class; images with it: '
+      f'{occurrences[illegal[0]]}. If it means void, convert it to the ignore '
+      f'label {info.ignore_label}; if it is a class, raise num_classes.'
     )
 
 
@@ -262,14 +260,14 @@ def _missing_classes(tallies):
   missing = np.flatnonzero(~anywhere).tolist()
   missing = [label for label in missing if label != info.ignore_label]
   if missing:
-    text = f'{_classes(missing, info)} never occur.'
+    text = f'Classes that never occur: {_classes(missing, info)}.'
     yield Finding(HINT, list(present), text)
   for name in present:
     absent = np.flatnonzero(anywhere & ~present[name]).tolist()
     if absent and not _is_for_training(name):
       text = (
-        f'{_classes(absent, info)} do not occur in {name}: nothing is measured '
-        'of them there.'
+        f'Classes that do not occur in {name}, which says nothing of them: '
+        f'{_classes(absent, info)}.'
       )
       yield Finding(HINT, [name], text)
   training = [name for name in present if _is_for_training(name)]
@@ -280,17 +278,16 @@ def _missing_classes(tallies):
     unknown = np.flatnonzero(present[name] & ~learnt).tolist()
     if unknown:
       text = (
-        f'{_classes(unknown, info)} occur in {name}, but not in '
-        f'{" or ".join(training)}: they cannot be learnt.'
+        f'Classes that occur in {name}, but not in {" or ".join(training)}, '
+        f'where they could be learnt: {_classes(unknown, info)}.'
       )
       yield Finding(HINT, [name], text)
 
 
 def _classes(labels, info):
-  """'2 classes (3 pole, 5 tree)'."""
+  """'2 (3 pole, 5 tree)'."""
   names = _listed([f'{label} {info.class_names[label]}' for label in labels])
-  noun = 'class' if len(labels) == 1 else 'classes'
-  return f'{len(labels)} {noun} ({names})'
+  return f'{len(labels)} ({names})'
 
 
 def overlaps(tallies: Sequence[SplitTally]) -> dict[tuple[str, str], dict]:
@@ -333,7 +330,7 @@ def _common_images(tallies):
     ):
       if places:
         text = (
-          f'{_count(len(places), "image")} of {one} and {two} have the same '
-          f'{what}. An evaluation on what was learnt says nothing.'
+          f'Images of {one} and {two} with the same {what}: {len(places)}. An '
+          'evaluation on what was learnt says nothing.'
         )
         yield Finding(HINT, [one, two], text, _pairs(places))
