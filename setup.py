@@ -62,7 +62,7 @@ setuptools.setup(
   extras_require={
     'cuda': ['tensorflow[and-cuda]>=2.20'],
     # The page of `python -m deeplab.demo`.
-    'demo': ['gradio>=5.0'],
+    'demo': ['gradio>=6.0'],
     # export_model.py --export_format=onnx.
     'onnx': ['onnx>=1.17', 'onnxruntime>=1.20', 'tf2onnx>=1.16.1'],
     'test': [

@@ -1,41 +1,31 @@
 """Flags that eval.py, vis.py and the search share."""
 
-import functools
 import subprocess
 import sys
 
+import numpy as np
 import pytest
-from absl import flags as absl_flags
+import small_checkpoint
+from PIL import Image
 
-from deeplab import evaluation_flags, flags, model_flags
+from deeplab import evaluation_flags, flags
 from deeplab.common import InputError
 from deeplab.core import dense_crf
 
 
 @pytest.fixture
-def parse(monkeypatch):
-  """Parses arguments as eval.py does."""
+def parse(parse, monkeypatch):
+  """Parses arguments as eval.py does, with the flags of photographs too."""
+  monkeypatch.setattr(flags, 'require', lambda *unused: None)
 
-  def parse(*arguments):
-    values = absl_flags.FlagValues()
-    for module in (flags, model_flags, evaluation_flags):
-      monkeypatch.setattr(module, 'FLAGS', values)
-    monkeypatch.setattr(flags, 'require', lambda *unused: None)
-    with monkeypatch.context() as patch:
-      for name in dir(absl_flags):
-        if name.startswith('DEFINE_'):
-          define = functools.partial(
-            getattr(absl_flags, name), flag_values=values
-          )
-          patch.setattr(absl_flags, name, define)
-      evaluation_flags.define_data_flags('eval')
-      evaluation_flags.define_following_flags('max_number_of_evaluations')
-      evaluation_flags.define_crf_flags()
-      evaluation_flags.define_device_flags()
-    values(['script', *arguments])
-    return values
+  def define():
+    evaluation_flags.define_data_flags('eval')
+    evaluation_flags.define_following_flags('max_number_of_evaluations')
+    evaluation_flags.define_crf_flags()
+    evaluation_flags.define_device_flags()
+    evaluation_flags.define_photo_flags()
 
-  return parse
+  return lambda *arguments: parse(evaluation_flags, define, arguments)
 
 
 def test_no_crf_unless_asked_for(parse):
@@ -105,7 +95,7 @@ def test_the_job(parse):
 
 
 def test_moving_averages_are_left_to_the_checkpoint(parse):
-  parse()
+  parse('--dataset_dir=data')
   assert evaluation_flags.make_job('eval').use_moving_averages is None
 
 
@@ -165,3 +155,61 @@ def test_eval_refuses_parameters_without_crf(repository, tmp_path, testdata):
   assert done.returncode == 1 and 'Traceback' not in done.stderr
   error = done.stderr.strip().splitlines()[-1]
   assert error == 'error: --crf_w1=3.0 without --crf. Give --crf as well.'
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (
+      ['--image_glob=p', '--dataset_dir=d'],
+      '--dataset_dir=d has no effect with --image_glob',
+    ),
+    (
+      ['--image_glob=p', '--eval_split=test'],
+      '--eval_split=test has no effect with --image_glob',
+    ),
+    (
+      ['--image_glob=p', '--eval_crop_size=65,65', '--max_tile_size=65'],
+      '--max_tile_size=65 has no effect with --eval_crop_size',
+    ),
+    (
+      ['--dataset_dir=d', '--tile_overlap=0.5'],
+      r'--tile_overlap=0\.5 has no effect without --image_glob',
+    ),
+    (
+      ['--image_glob=p', '--tile_overlap=0.9'],
+      '--tile_overlap must be a finite number, at least 0',
+    ),
+    (
+      ['--image_glob=p', '--max_tile_size=3'],
+      '--max_tile_size must be an integer, at least 33',
+    ),
+  ],
+)
+def test_flags_of_photographs_that_do_not_go_together(
+  parse, arguments, message
+):
+  parse(*arguments)
+  with pytest.raises(InputError, match=message):
+    evaluation_flags.check_photo_flags('eval')
+
+
+def test_the_job_on_photographs(parse, tmp_path):
+  """One checkpoint, each image at its own size, classes by their number."""
+  checkpoint = tmp_path / 'train'
+  small_checkpoint.write(checkpoint)
+  for name in ('2.png', '10.png'):
+    Image.new('RGB', (8, 9)).save(tmp_path / name)
+  parse(
+    f'--checkpoint_dir={checkpoint}',
+    f'--image_glob={tmp_path}/2.png,{tmp_path}/1*.png',
+    '--eval_batch_size=2',
+    '--max_tile_size=65',
+  )
+  limit = 'max_number_of_evaluations'
+  job, images = evaluation_flags.make_photo_job('eval', limit)
+  assert job.limit == 1 and job.crop_size is None
+  assert job.make_dataset('mobilenet_v2') is images
+  assert images.num_examples == 2 and images.info == small_checkpoint.INFO
+  (run,) = job.runs()
+  assert run.predict(np.zeros((2, 40, 50, 3), np.uint8)).shape == (2, 40, 50)

@@ -95,43 +95,6 @@ def _check_page(path, names):
     )
 
 
-@pytest.mark.parametrize(
-  ('arguments', 'message'),
-  [
-    (['--image_glob=*.jpg'], r'--image_glob=*.jpg: no such file'),
-    (
-      ['--image_glob=p', '--dataset_dir=d'],
-      '--dataset_dir=d has no effect with --image_glob',
-    ),
-    (
-      ['--image_glob=p', '--vis_split=test'],
-      '--vis_split=test has no effect with --image_glob',
-    ),
-    (
-      ['--image_glob=p', '--vis_crop_size=65,65', '--max_tile_size=65'],
-      '--max_tile_size=65 has no effect with --vis_crop_size',
-    ),
-    (
-      ['--dataset_dir=d', '--tile_overlap=0.5'],
-      '--tile_overlap=0.5 has no effect without --image_glob',
-    ),
-    (
-      ['--image_glob=p', '--tile_overlap=0.9'],
-      '--tile_overlap must be a finite number, at least 0',
-    ),
-    (
-      ['--image_glob=p', '--dataset=pascal_voc_seg'],
-      'has outputs_to_num_classes={',
-    ),
-  ],
-)
-@pytest.mark.slow
-def test_flags_that_do_not_go_together(train, tmp_path, arguments, message):
-  _save(tmp_path / 'p' / 'a.png', 20, 20)
-  done = _run(tmp_path, f'--checkpoint_dir={train}', *arguments)
-  assert message in _error(done)
-
-
 @pytest.mark.slow
 def test_scales_mirror_images_and_crf(train, tmp_path):
   _save(tmp_path / 'p' / '1.png', 40, 50)
