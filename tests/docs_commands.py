@@ -1,4 +1,4 @@
-"""The commands that README.md and docs/ show, as their reader would type them."""
+"""The commands of README.md and docs/, as their reader would type them."""
 
 import dataclasses
 import pathlib
@@ -40,11 +40,11 @@ class Command:
 
   @property
   def script(self):
-    """The script or module that Python runs; None for other programs."""
+    """The script or module of ours that runs; None for other programs."""
     words = self.words
-    if words[0] != 'python' or len(words) < 2:
-      return None
-    return words[2] if words[1] == '-m' else words[1]
+    name = words[2] if words[:2] == ['python', '-m'] else words[1]
+    is_own = words[0] == 'python' and re.search(r'^deeplab\.|\.py$', name)
+    return name if is_own else None
 
   @property
   def arguments(self):
@@ -80,3 +80,10 @@ def of_page(page):
         found.append(Command(page, line, command))
       line += whole.count('\0') + 1
   return found
+
+
+def python_blocks(page):
+  """The Python of a page, one block after the other."""
+  text = (pathlib.Path(ROOT) / page).read_text()
+  blocks = (b[2] for b in _BLOCK.finditer(text) if b[1] == 'python')
+  return '\n'.join(blocks)
