@@ -20,6 +20,7 @@ from deeplab.common import InputError
 from deeplab.datasets import (
   data_generator,
   dataset_info,
+  records,
   shard_files,
   tfds_data,
 )
