@@ -12,7 +12,7 @@ _BLOCK = re.compile(r'^```(\w*)\n(.*?)^```', re.MULTILINE | re.DOTALL)
 # What a line of a block begins with if it is a command.
 _PROGRAMS = (
   *('python', 'bash', 'source', 'pip', 'cd', 'git', 'mkdir', 'cp'),
-  *('curl', 'docker', 'tensorboard', 'tfds'),
+  *('compare_evals', 'curl', 'docker', 'tensorboard', 'tfds'),
 )
 
 
