@@ -3,14 +3,16 @@ r"""Checks a data set before it is trained on, or before it is converted.
   python datasets/check_dataset.py --dataset=tfrecord --output=check.html
 
   python datasets/check_dataset.py --image_folder=photos --label_folder=masks \
-    --dataset_info=dataset_info.json
+    --class_table=classes.csv
 
-The first form reads TFRecord files, the second folders of images and masks of
-the same names. Everything is read; what is wrong is listed with the names of
-files, the classes are counted, and flags are suggested. The exit status is 1
-if there are errors; hints do not count.
+The first form reads TFRecord files (or tfds:NAME), the second folders of images
+and masks of the same names. Everything is read; what is wrong is listed with
+the names of files, the classes are counted, and flags are suggested. The exit
+status is 1 if there are errors; hints do not count.
 """
 
+import functools
+import os
 import sys
 
 from absl import flags
@@ -22,6 +24,7 @@ from deeplab.datasets import (
   build_data,
   check_page,
   check_report,
+  class_table_files,
   dataset_checks,
   dataset_info,
 )
@@ -29,6 +32,9 @@ from deeplab.datasets import (
 FLAGS = flags.FLAGS
 
 _FOLDERS = ('image_folder', 'label_folder')
+
+# Flags, one of which says what the masks of a folder mean.
+_CLASSES = ('dataset_info', 'class_table', 'dataset')
 
 
 def _define_flags():
@@ -54,6 +60,12 @@ def _define_flags():
     'name of a known data set as --dataset.',
   )
   flags.DEFINE_string(
+    'class_table',
+    None,
+    'Or a file of the classes in their order: lines name,red,green,blue or '
+    'names.',
+  )
+  flags.DEFINE_string(
     'output', 'check.html', 'HTML page to write; empty: none.'
   )
   flags.DEFINE_string('json', None, 'JSON file of all figures to write.')
@@ -76,7 +88,7 @@ def _check_flags():
   reads_files = any(FLAGS[name].value for name in _FOLDERS)
   idle = ('splits', 'dataset_dir') if reads_files else ()
   if not reads_files:
-    idle = ('list_folder', 'dataset_info')
+    idle = ('list_folder', 'dataset_info', 'class_table')
   for name in idle:
     if deeplab_flags.is_given(name):
       raise InputError(
@@ -92,22 +104,26 @@ def _check_flags():
   return reads_files
 
 
-def _info_of_files():
-  """The data set that the masks belong to."""
-  if FLAGS.dataset_info:
-    if deeplab_flags.is_given('dataset'):
-      raise InputError(
-        f'--dataset={FLAGS.dataset} and --dataset_info={FLAGS.dataset_info} '
-        'both say what the classes are; leave one out.'
-      )
-    return dataset_info.load(FLAGS.dataset_info)
-  if not deeplab_flags.is_given('dataset'):
+def _classes_of_files():
+  """The data set that masks belong to, and what decodes them if not itself."""
+  given = [name for name in _CLASSES if deeplab_flags.is_given(name)]
+  if len(given) != 1:
     raise InputError(
-      'what do the values of the masks mean? Give --dataset_info, a JSON file '
-      'with name, num_classes and perhaps ignore_label, class_names and '
-      f'colors, or --dataset, one of {sorted(dataset_info.BUILTIN)}.'
+      'what do the values of the masks mean? Give one of --dataset_info, a '
+      'JSON file with name, num_classes and so on, --class_table, a file of '
+      'the classes, and --dataset, one of '
+      f'{sorted(dataset_info.BUILTIN)}. Received: {given or "none of them"}.'
     )
-  return dataset_info.resolve(FLAGS.dataset)
+  if FLAGS.class_table:
+    table = class_table_files.read(FLAGS.class_table)
+    info = table.info(os.path.basename(FLAGS.class_table))
+    decode = functools.partial(
+      dataset_checks.decode_by_table, table=table, info=info
+    )
+    return info, decode
+  if FLAGS.dataset_info:
+    return dataset_info.load(FLAGS.dataset_info), None
+  return dataset_info.resolve(FLAGS.dataset), None
 
 
 def _check():
@@ -117,10 +133,10 @@ def _check():
     'num_samples': FLAGS.num_samples if FLAGS.output else 0,
   }
   if _check_flags():
-    info = _info_of_files()
+    info, decode = _classes_of_files()
     lists = FLAGS.list_folder and build_data.find_lists(FLAGS.list_folder)
     splits, findings = dataset_checks.find_files(
-      FLAGS.image_folder, FLAGS.label_folder, lists or None
+      FLAGS.image_folder, FLAGS.label_folder, lists or None, decode
     )
     return dataset_checks.check_files(splits, info, findings, **settings)
   return dataset_checks.check_shards(

@@ -85,7 +85,7 @@ def _split_errors(tally):
     values = illegal_values(tally.pixels, tally.info).tolist()
     text = (
       f'Labels with values that are no class: {len(tally.illegal)} of '
-      f'{tally.num_labels}. The values: {_listed(values)}. Legal are '
+      f'{tally.num_labels}. {len(values)} values: {_listed(values)}. Legal are '
       f'0..{tally.info.num_classes - 1} and the ignore label '
       f'{tally.info.ignore_label}.'
     )
@@ -108,7 +108,7 @@ def _pairs(pairs):
 def _listed(values, most=20):
   """The first values of a list as a text."""
   text = ', '.join(map(str, values[:most]))
-  return f'{text}, ... ({len(values)} values)' if len(values) > most else text
+  return f'{text}, ...' if len(values) > most else text
 
 
 def _split_hints(tally):

@@ -10,8 +10,9 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 import tqdm
 
@@ -22,12 +23,15 @@ from deeplab.datasets import (
   check_reading,
   check_suggestions,
   dataset_info,
+  image_files,
+  mask_values,
   records,
   tfds_data,
 )
 from deeplab.datasets.check_findings import Finding
 from deeplab.datasets.check_suggestions import Suggestion
 from deeplab.datasets.check_tally import SplitTally
+from deeplab.datasets.class_table_files import ClassTable
 from deeplab.datasets.dataset_info import DatasetInfo
 
 # Images that wait for a thread, or for being counted, for each thread.
@@ -194,6 +198,7 @@ def find_files(
   image_folder: str,
   label_folder: str,
   lists: Mapping[str, str] | None = None,
+  decode_label: Callable[[str], np.ndarray] | None = None,
 ) -> tuple[dict[str, list[build_data.Example]], list[Finding]]:
   """Pairs images with masks of the same name, but for the extension.
 
@@ -202,6 +207,7 @@ def find_files(
     label_folder: folder of the masks.
     lists: {split: path of the list of its images}, as
       `build_data.find_lists` finds them; None for one split of all images.
+    decode_label: see `build_data.Example`.
 
   Returns:
     The examples of each split, and errors about files without a partner.
@@ -227,7 +233,7 @@ def find_files(
   splits = {}
   for split, listed in names.items():
     splits[split] = [
-      build_data.Example(name, images[name], labels.get(name))
+      build_data.Example(name, images[name], labels.get(name), decode_label)
       for name in listed
       if name in images
     ]
@@ -235,6 +241,32 @@ def find_files(
   if lists is None:
     findings += _unpaired('all', labels, images, 'image', image_folder)
   return splits, findings
+
+
+def decode_by_table(
+  path: str, table: ClassTable, info: DatasetInfo
+) -> np.ndarray:
+  """Reads a mask whose classes are the rows of a table.
+
+  Args:
+    path: the file.
+    table: the classes; indices count its rows.
+    info: the same, for messages.
+
+  Returns:
+    The labels, uint8 [height, width]; indices beyond the table are kept.
+
+  Raises:
+    InputError: the file cannot be decoded, or holds other colours.
+  """
+  mask = image_files.read_mask(path)
+  if mask.has_indices:
+    labels = np.arange(256, dtype=np.uint8)
+    labels[: len(table.rows)] = table.label_of_row
+    return labels[mask.indices]
+  return mask_values.labels_from_colors(
+    mask.colors, table.label_of_color, info, path
+  )
 
 
 def _by_stem(folder):

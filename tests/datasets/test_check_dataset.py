@@ -1,5 +1,6 @@
 """check_dataset: faults that were put in are found, and nothing else is."""
 
+import functools
 import io
 import json
 import struct
@@ -15,6 +16,7 @@ from deeplab.datasets import (
   build_data,
   check_findings,
   check_suggestions,
+  class_table_files,
   dataset_checks,
   dataset_info,
 )
@@ -312,6 +314,23 @@ def test_masks_of_all_kinds_are_read(tmp_path):
   report = dataset_checks.check_files(splits, _info(), findings)
   assert report.findings == []
   assert report.splits[0].class_pixels.tolist() == [600, 600, 600]
+
+
+def test_masks_by_a_table_of_classes(tmp_path):
+  path = tmp_path / 'classes.csv'
+  path.write_text('first,0,0,0\nsecond,200,0,0\n')
+  table = class_table_files.read(str(path))
+  info = table.info('mine')
+  decode = functools.partial(
+    dataset_checks.decode_by_table, table=table, info=info
+  )
+  splits, _ = dataset_checks.find_files(
+    *_folders(tmp_path, _masks()), decode_label=decode
+  )
+  report = dataset_checks.check_files(splits, info)
+  (place,) = _places(report, 'cannot be read')
+  assert 'colors22.png is a coloured mask with 1 colours' in place
+  assert len(_places(report, 'values that are no class')) == 2
 
 
 def test_files_without_partner_and_bad_files(tmp_path):

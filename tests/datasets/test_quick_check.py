@@ -11,7 +11,7 @@ from deeplab import common
 from deeplab.common import InputError
 from deeplab.datasets import quick_check
 from deeplab.training import config as config_lib
-from deeplab.training import data_checks
+from deeplab.training import data_checks, loop
 
 
 def _write(folder, *labels):
@@ -118,3 +118,13 @@ def test_when_a_training_looks(
     return
   with pytest.raises(InputError, match='"1" holds 7'):
     data_checks.check(config, dataset, is_chief)
+
+
+def test_a_training_ends_before_anything_is_built(tmp_path, monkeypatch):
+  folder = small_records.write(tmp_path, [2], bad=[1])
+  options = common.ModelOptions({'semantic': 3}, [33, 33], output_stride=16)
+  config = config_lib.TrainConfig(options, str(tmp_path / 'log'), folder)
+  monkeypatch.setattr(loop.train_step, 'TrainStep', None)
+  with pytest.raises(InputError, match=r'"1" holds 7.*check_dataset\.py'):
+    loop.train(config)
+  assert not (tmp_path / 'log').exists()
