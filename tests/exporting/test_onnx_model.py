@@ -1,11 +1,13 @@
 """ONNX models in onnxruntime."""
 
+import json
 import sys
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import small_checkpoint
 
 from deeplab import export
 from deeplab.common import InputError
@@ -78,3 +80,25 @@ def test_quantised_training_is_refused(exported, tmp_path):
       str(tmp_path / 'model.onnx'),
       exported.options.replace(quantize_delay_step=0),
     )
+
+
+@pytest.mark.parametrize(
+  'changes, arguments',
+  [
+    ({}, {'inference_scales': [0.5, 1.0], 'add_flipped_images': True}),
+    ({}, {'image_pyramid': [0.5, 1.0]}),
+    ({'prediction_with_upsampled_logits': False}, {}),
+    ({}, {'min_resize_value': 33, 'max_resize_value': 65}),
+  ],
+)
+def test_sizes_that_float32_ratios_miss(tmp_path, changes, arguments):
+  """33 / 65 in float32 makes 32 of 65, 5 / 3 makes 4 of 3."""
+  options = small_checkpoint.write(
+    tmp_path / 'train', crop_size=[65, 65], **changes
+  )
+  path = tmp_path / 'model.onnx'
+  export.export(
+    str(tmp_path / 'train'), str(path), options, verify=True, **arguments
+  )
+  report = json.loads((tmp_path / 'model.onnx.export_report.json').read_text())
+  assert report['formats']['onnx']['equal_labels'] > 0.999

@@ -21,6 +21,10 @@ _NETWORKS = {
   'mobilenet_v2_os16': {'depth_multiplier': 0.1},
   'mobilenet_v2_os8': {'depth_multiplier': 0.1, 'output_stride': 8},
   'plain_aspp': {'depth_multiplier': 0.1, 'aspp_with_separable_conv': False},
+  'upsampled_labels': {
+    'depth_multiplier': 0.1,
+    'prediction_with_upsampled_logits': False,
+  },
 }
 _LARGE_NETWORKS = {
   'resnet_v1_50_beta': {

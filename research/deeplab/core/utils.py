@@ -120,10 +120,13 @@ def resize_nearest(labels, size):
 
 
 def _resize_nearest(labels, size):
+  # As floats, which are exact here: TFLite has no such operation for int32.
   resized = tf.raw_ops.ResizeNearestNeighbor(
-    images=labels[..., tf.newaxis], size=size, align_corners=True
+    images=tf.cast(labels[..., tf.newaxis], tf.float32),
+    size=size,
+    align_corners=True,
   )
-  return resized[..., 0]
+  return tf.cast(resized[..., 0], labels.dtype)
 
 
 def split_separable_conv2d(

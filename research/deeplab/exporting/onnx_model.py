@@ -16,6 +16,8 @@ _PACKAGES = ('onnx', 'onnxruntime', 'tf2onnx')
 # Of the operators; onnxruntime 1.12 and later know them.
 _OPSET = 17
 
+_RESIZES = ('ResizeBilinear', 'ResizeNearestNeighbor')
+
 _SIDES = ('batch', 'height', 'width')
 
 
@@ -49,13 +51,30 @@ def write(network, path):
   """
   serve = network_lib.serving_function(network, (LABELS, PROBABILITIES))
   model, _ = _import('tf2onnx').convert.from_function(
-    serve, input_signature=serve.input_signature, opset=_OPSET
+    serve,
+    input_signature=serve.input_signature,
+    opset=_OPSET,
+    custom_op_handlers=dict.fromkeys(_RESIZES, (_convert_resize, [])),
   )
   for value in [*model.graph.input, *model.graph.output]:
     sides = value.type.tensor_type.shape.dim
     for name, side in zip(_SIDES, sides, strict=False):
       side.dim_param = name
   atomic_files.write(path, model.SerializeToString())
+
+
+def _convert_resize(context, node, unused_name, unused_args):
+  """Converts a resize by the size that it has to reach.
+
+  Where sizes are fixed tf2onnx takes their ratio instead, in float32. Its
+  product with the old size, rounded down, may be a pixel short: 3 to 5 is one
+  such case, 65 to 33 another.
+  """
+  handlers = _import('tf2onnx.onnx_opset.nn')
+  size = node.input[1]
+  hidden = context.make_node('Identity', [size]).output[0]
+  context.replace_input(node, size, hidden, 1)
+  handlers.Resize.version_11(context, node)
 
 
 def load(path):

@@ -16,6 +16,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 from absl import logging
+from tensorflow.lite.python.convert import ConverterError
 from tensorflow.lite.tools import flatbuffer_utils
 
 from deeplab import atomic_files, common
@@ -112,7 +113,14 @@ def _convert(network, path, input_type, configure):
     _save(network, folder, input_type)
     converter = tf.lite.TFLiteConverter.from_saved_model(folder)
     configure(converter)
-    atomic_files.write(path, converter.convert())
+    try:
+      content = converter.convert()
+    except ConverterError as error:
+      raise InputError(
+        "TFLite's converter refuses this network; saved_model, frozen_graph "
+        f'and onnx do not need it. It says: {str(error).splitlines()[0]}'
+      ) from error
+  atomic_files.write(path, content)
 
 
 def _save(network, folder, input_type):
