@@ -28,6 +28,7 @@ import numpy as np
 from absl import flags
 
 from deeplab import flags as deeplab_flags
+from deeplab import input_files
 from deeplab.common import InputError
 from deeplab.datasets import (
   build_data,
@@ -121,7 +122,7 @@ def _panoptic_info(content, categories, path):
 def _find_panoptic(root, folder):
   """The examples of a folder with panoptic annotations, and the classes."""
   path = _panoptic_json(root, folder)
-  content = coco_format.load_json(path)
+  content = input_files.read_json(path)
   categories = coco_format.parse_categories(content, path)
   annotations = coco_format.parse_annotations(
     content,

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from deeplab import common
+from deeplab import common, input_files
 from deeplab.common import InputError
 from deeplab.datasets import dataset_info, image_files, records
 from deeplab.datasets.dataset_info import DatasetInfo
@@ -77,13 +77,7 @@ def read_list(
   Raises:
     InputError: the file cannot be read, is empty, or repeats a name.
   """
-  try:
-    with open(path, encoding='utf-8-sig') as source:
-      lines = source.read().splitlines()
-  except OSError as error:
-    raise InputError(f'cannot read {path}: {error.strerror}.') from error
-  except UnicodeDecodeError as error:
-    raise InputError(f'{path} is not a text file: {error}.') from error
+  lines = input_files.read_text(path).splitlines()
   names = {}
   for number, line in enumerate(lines, 1):
     if not line.strip():

@@ -18,6 +18,7 @@ import tensorflow as tf
 from google.protobuf import message
 from PIL import Image
 
+from deeplab import input_files
 from deeplab.common import InputError
 from deeplab.core.preprocess_utils import input_error_text
 from deeplab.datasets import build_data, image_files, records
@@ -113,6 +114,8 @@ def _header(source):
   try:
     if isinstance(source, bytes):
       source = io.BytesIO(source)
+    else:
+      input_files.check_regular(source)
     with Image.open(source) as image:
       mode = _MODES.get(image.mode, image.mode)
       return f'{image.format}, {mode}', (image.height, image.width)

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 
+from deeplab import input_files
 from deeplab.common import InputError
 from deeplab.datasets import class_tables, dataset_info
 from deeplab.datasets.dataset_info import DatasetInfo
@@ -192,15 +193,7 @@ def read(path: str) -> ClassTable:
   Raises:
     InputError: it cannot be read, or is no such table.
   """
-  try:
-    with open(path, encoding='utf-8-sig') as source:
-      text = source.read()
-  except OSError as error:
-    raise InputError(
-      f'cannot read the table of classes {path}: {error.strerror}.'
-    ) from error
-  except UnicodeDecodeError as error:
-    raise InputError(f'{path} is not a text file: {error}.') from error
+  text = input_files.read_text(path)
   if not path.lower().endswith('.json'):
     return _make(_text_rows(text, path), path)
   content = _load_json(text, path)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from deeplab import input_files
 from deeplab.common import InputError
 from deeplab.datasets import class_table_files, shape_masks
 from deeplab.datasets.class_table_files import ClassTable
@@ -68,7 +69,7 @@ class CocoInstances(LabelSource):
     Raises:
       InputError: it cannot be read, or is of another form.
     """
-    content = coco_format.load_json(path)
+    content = input_files.read_json(path)
     self._path = path
     self._categories = _names_by_id(content, path)
     self._images = {}
@@ -171,7 +172,7 @@ class CocoPanoptic(LabelSource):
     Raises:
       InputError: it cannot be read, or is of another form.
     """
-    content = coco_format.load_json(path)
+    content = input_files.read_json(path)
     folder = os.path.splitext(path)[0]
     if not os.path.isdir(folder):
       folder = os.path.dirname(path)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
-from deeplab import atomic_files
+from deeplab import atomic_files, input_files
 from deeplab.common import InputError
 from deeplab.datasets import class_tables
 
@@ -151,13 +151,15 @@ def load(path_or_folder: str) -> DatasetInfo:
   path = path_or_folder
   if tf.io.gfile.isdir(path):
     path = os.path.join(path, FILE_NAME)
+  input_files.check_regular(path)
   try:
     with tf.io.gfile.GFile(path) as source:
       values = json.load(source)
   except (OSError, tf.errors.OpError) as error:
     reason = str(error).partition('\n')[0]
     raise InputError(f'cannot read {path}: {reason}.') from error
-  except ValueError as error:
+  # What is nested too deep is a RecursionError.
+  except (ValueError, RecursionError) as error:
     raise InputError(f'{path} is not a JSON file: {error}.') from error
   known = {field.name for field in dataclasses.fields(DatasetInfo)}
   if not isinstance(values, dict) or not {'name', 'num_classes'} <= set(values):

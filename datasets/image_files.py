@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from deeplab import input_files
 from deeplab.common import InputError
 from deeplab.datasets import class_tables, mask_values
 from deeplab.datasets.dataset_info import DatasetInfo
@@ -72,11 +73,7 @@ def _open(path):
   Returns:
     The bytes and the decoded Pillow image.
   """
-  try:
-    with open(path, 'rb') as source:
-      data = source.read()
-  except OSError as error:
-    raise InputError(f'cannot read {path}: {error.strerror}.') from error
+  data = input_files.read_bytes(path)
   try:
     # Decoding does not look at the checksums of a PNG file, `verify` does.
     Image.open(io.BytesIO(data)).verify()

@@ -2,6 +2,7 @@
 
 import os
 
+from deeplab import input_files
 from deeplab.common import InputError
 from deeplab.datasets import (
   coco_labels,
@@ -10,7 +11,6 @@ from deeplab.datasets import (
   mask_labels,
 )
 from deeplab.datasets.label_source import LabelSource
-from deeplab.evaluation import coco_format
 
 AUTO, MASK, LABELME, INSTANCES, PANOPTIC = LABEL_FORMATS = (
   'auto',
@@ -23,7 +23,7 @@ AUTO, MASK, LABELME, INSTANCES, PANOPTIC = LABEL_FORMATS = (
 
 def _kind_of_json(path):
   """The format of a JSON file, None for any other."""
-  content = coco_format.load_json(path)
+  content = input_files.read_json(path)
   if not isinstance(content, dict):
     return None
   if labelme_labels.SHAPES in content:

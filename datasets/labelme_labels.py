@@ -11,7 +11,8 @@ from deeplab.common import InputError
 from deeplab.datasets import class_table_files, image_folders, shape_masks
 from deeplab.datasets.class_table_files import ClassTable
 from deeplab.datasets.label_source import Classes, LabelSource, check_size
-from deeplab.evaluation.coco_format import get_value, load_json
+from deeplab.evaluation.coco_format import get_value
+from deeplab.input_files import read_json
 
 SHAPES = 'shapes'
 
@@ -47,7 +48,7 @@ class LabelMeLabels(LabelSource):
   def find_classes(self, names: Sequence[str]) -> ClassTable:
     found = set()
     for name in names:
-      content = load_json(self.paths[name])
+      content = read_json(self.paths[name])
       found |= {label for _, label, _ in _shapes(content, self.paths[name])}
     source = 'the shapes of the LabelMe files'
     if not found:
@@ -58,7 +59,7 @@ class LabelMeLabels(LabelSource):
     self, name: str, size: tuple[int, int], classes: Classes
   ) -> np.ndarray:
     path = self.paths[name]
-    content = load_json(path)
+    content = read_json(path)
     shapes = _shapes(content, path)
     # Files of old versions lack the size.
     if content.get('imageHeight') or content.get('imageWidth'):

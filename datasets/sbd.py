@@ -12,6 +12,7 @@ import zlib
 import numpy as np
 import scipy.io
 
+from deeplab import input_files
 from deeplab.common import InputError
 from deeplab.datasets import build_data
 from deeplab.datasets.build_data import Example
@@ -52,11 +53,7 @@ def decode_label(path: str) -> np.ndarray:
   Raises:
     InputError: it is no such file.
   """
-  try:
-    with open(path, 'rb') as source:
-      data = source.read()
-  except OSError as error:
-    raise InputError(f'cannot read {path}: {error.strerror}.') from error
+  data = input_files.read_bytes(path)
   try:
     _check_compressed(data)
     content = scipy.io.loadmat(

@@ -133,7 +133,7 @@ def _broken(path, kind):
     ('empty', r'not an image.*0 bytes'),
     ('text', 'not an image'),
     ('float', 'no levels of 8 or 16 bits'),
-    ('missing', 'cannot read'),
+    ('missing', 'cannot be read: No such'),
     ('JPEG', 'damaged or truncated'),
     ('PNG', 'damaged or truncated'),
     ('WEBP', 'damaged'),

@@ -78,7 +78,7 @@ def test_load(tmp_path):
 @pytest.mark.parametrize(
   ('text', 'message'),
   [
-    ('{', 'is no JSON file'),
+    ('{', 'is not JSON'),
     ('[]', r'no result of eval.py --trimap_widths=...: it has no "trimap"'),
     ('{"miou": 0.5}', 'it has no "trimap"'),
     ('{"trimap": 3}', '"trimap" is no object'),

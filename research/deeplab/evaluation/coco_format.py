@@ -16,6 +16,7 @@ import os
 import numpy as np
 from PIL import Image
 
+from deeplab import input_files
 from deeplab.common import InputError
 from deeplab.evaluation import base_metric
 
@@ -122,21 +123,6 @@ def _get_flag(item, key, where):
   return bool(value)
 
 
-def load_json(path):
-  """The content of a JSON file.
-
-  Raises:
-    InputError: the file cannot be read or is not JSON.
-  """
-  try:
-    with open(path, encoding='utf-8') as file:
-      return json.load(file)
-  except OSError as error:
-    raise InputError(f'{path} cannot be read: {error.strerror}.') from error
-  except (ValueError, RecursionError) as error:
-    raise InputError(f'{path} is not JSON: {error}.') from error
-
-
 def parse_categories(content, path):
   """The categories of a ground truth.
 
@@ -234,6 +220,7 @@ def read_segment_ids(path):
   Raises:
     InputError: the file is missing, broken, no PNG or not in colour.
   """
+  input_files.check_regular(path)
   try:
     with Image.open(path) as image:
       if image.format != 'PNG' or image.mode not in ('RGB', 'RGBA'):

@@ -20,7 +20,7 @@ import os
 import numpy as np
 from absl import flags, logging
 
-from deeplab import common
+from deeplab import common, input_files
 from deeplab.common import InputError
 from deeplab.evaluation import coco_format, panoptic_quality, parsing_covering
 from deeplab.evaluation.coco_format import default_folder
@@ -101,13 +101,13 @@ def _load(gt_files, pred_files, num_categories, ignored_label):
   Returns:
     {id: Category} and the pairs of Annotations.
   """
-  content = coco_format.load_json(gt_files[0])
+  content = input_files.read_json(gt_files[0])
   categories = coco_format.parse_categories(content, gt_files[0])
   _check_categories(categories, gt_files[0], num_categories, ignored_label)
   known = {*categories, ignored_label}
   gt = coco_format.parse_annotations(content, *gt_files, known, has_crowds=True)
   pred = coco_format.parse_annotations(
-    coco_format.load_json(pred_files[0]), *pred_files, known, has_crowds=False
+    input_files.read_json(pred_files[0]), *pred_files, known, has_crowds=False
   )
   if not gt:
     raise InputError(f"{gt_files[0]}: 'annotations' is empty.")

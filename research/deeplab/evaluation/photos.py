@@ -13,7 +13,7 @@ import tensorflow as tf
 from absl import logging
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from deeplab import common, input_preprocess
+from deeplab import common, input_files, input_preprocess
 from deeplab.common import InputError
 from deeplab.core import preprocess_utils
 from deeplab.datasets import data_generator
@@ -52,11 +52,7 @@ def read_rgb(path: str) -> np.ndarray:
   Raises:
     InputError: it cannot be read, or its pixels have no levels.
   """
-  try:
-    with open(path, 'rb') as source:
-      data = source.read()
-  except OSError as error:
-    raise InputError(f'cannot read {path}: {error.strerror}.') from error
+  data = input_files.read_bytes(path)
   try:
     with Image.open(io.BytesIO(data)) as image:
       return np.asarray(_to_rgb(ImageOps.exif_transpose(image), path))

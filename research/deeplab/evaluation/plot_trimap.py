@@ -16,9 +16,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from deeplab import atomic_files, common, flags
+from deeplab import atomic_files, common, flags, input_files
 from deeplab.common import InputError
-from deeplab.evaluation import result_files, trimap
+from deeplab.evaluation import trimap
 from deeplab.utils import plots, text_table
 
 
@@ -109,7 +109,7 @@ def load(path):
   Raises:
     InputError: it cannot be read, or is no such file.
   """
-  content = result_files.read_json(path)
+  content = input_files.read_json(path)
   values = content.get('trimap') if isinstance(content, dict) else None
   fault = 'it has no "trimap"' if values is None else _find_fault(values)
   if fault:

@@ -1,12 +1,12 @@
 """The files that eval.py writes for each checkpoint, and reading them back."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from deeplab import input_files
 from deeplab.common import InputError
 from deeplab.evaluation import metrics
 
@@ -17,24 +17,6 @@ CONFUSION = 'confusion_{}.png'
 # For people and for compare_evals.
 IMAGES_TABLE = 'images_{}.csv'
 IMAGES = 'images_{}.npz'
-
-
-def read_json(path):
-  """The values of a JSON file.
-
-  Args:
-    path: of the file.
-
-  Raises:
-    InputError: it cannot be read.
-  """
-  try:
-    with open(path, encoding='utf-8') as file:
-      return json.load(file)
-  except OSError as error:
-    raise InputError(f'{path} cannot be read: {error.strerror}.') from error
-  except (ValueError, RecursionError) as error:
-    raise InputError(f'{path} is no JSON file: {error}.') from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +46,7 @@ def read_evaluation(path):
   Raises:
     InputError: it cannot be read, or is no such file.
   """
-  values = read_json(path)
+  values = input_files.read_json(path)
   try:
     names = [str(row['name']) for row in values['classes']]
     counts = np.array(values['confusion_matrix'])

@@ -1,0 +1,74 @@
+"""Local files that users give, read as a whole."""
+
+import json
+import os
+
+from deeplab.checking import InputError
+
+
+def check_regular(path: str):
+  """Refuses pipes and devices; opening a pipe waits for whoever writes to it.
+
+  Args:
+    path: of a file or folder, which need not be there.
+
+  Raises:
+    InputError: it is something else.
+  """
+  is_other = not (os.path.isfile(path) or os.path.isdir(path))
+  if os.path.exists(path) and is_other:
+    raise InputError(f'{path} cannot be read: it is no regular file.')
+
+
+def read_bytes(path: str) -> bytes:
+  """The content of a file.
+
+  Args:
+    path: of the file.
+
+  Raises:
+    InputError: it cannot be read.
+  """
+  check_regular(path)
+  try:
+    with open(path, 'rb') as source:
+      return source.read()
+  except OSError as error:
+    raise InputError(f'{path} cannot be read: {error.strerror}.') from error
+  except ValueError as error:  # It holds a null character.
+    raise InputError(f'{path!r} cannot be read: {error}.') from error
+
+
+def read_text(path: str) -> str:
+  """The text of a file in UTF-8, without a byte order mark.
+
+  Args:
+    path: of the file.
+
+  Raises:
+    InputError: it cannot be read, or is no such text.
+  """
+  try:
+    return read_bytes(path).decode('utf-8-sig')
+  except UnicodeDecodeError as error:
+    raise InputError(
+      f'{path} is not a text file in UTF-8: {error}. Save it as such.'
+    ) from error
+
+
+def read_json(path: str):
+  """The content of a JSON file.
+
+  Args:
+    path: of the file.
+
+  Raises:
+    InputError: it cannot be read, or is not JSON.
+  """
+  try:
+    return json.loads(read_text(path))
+  except InputError:
+    raise
+  # What is nested too deep is a RecursionError.
+  except (ValueError, RecursionError) as error:
+    raise InputError(f'{path} is not JSON: {error}.') from error
