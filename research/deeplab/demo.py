@@ -149,12 +149,13 @@ def legend(info, found):
   rows = []
   for index, share in found:
     percent = f'{100 * share:.1f}'
+    text = '< 0.1' if percent == '0.0' else percent
     color = 'rgb({},{},{})'.format(*info.colors[index])
     rows.append(
       f'{html_page.swatch(info.colors[index])}'
       f'<span>{html_page.escape(info.class_names[index])}</span>'
       f'<span class="bar" style="width: {percent}%; background: {color}">'
-      f'</span><span class="number">{percent} %</span>\n'
+      f'</span><span class="number">{html_page.escape(text)} %</span>\n'
     )
   return f'{_LEGEND_STYLE}<div class="shares">{"".join(rows)}</div>'
 

@@ -103,14 +103,19 @@ def overlay(image, label, colormap_type, opacity=0.5):
   Raises:
     ValueError: the sizes differ, or a label has no colour.
   """
-  image = np.asarray(image, np.float32)
+  image = np.asarray(image)
   colors = get_dataset_colormap.label_to_color_image(label, colormap_type)
   if image.shape != colors.shape:
     raise ValueError(
       f'The image has shape {image.shape}, its coloured labels {colors.shape}.'
     )
-  mixed = (1 - opacity) * image + opacity * colors.astype(np.float32)
-  return np.rint(mixed).clip(0, 255).astype(np.uint8)
+  mixed = np.empty(image.shape, np.uint8)
+  # Row by row: the numbers of a large image would fill the memory.
+  for row, image_row, colors_row in zip(mixed, image, colors, strict=True):
+    values = (1 - opacity) * image_row.astype(np.float32)
+    values += opacity * colors_row.astype(np.float32)
+    row[:] = np.rint(values).clip(0, 255)
+  return mixed
 
 
 def save_overlay(
