@@ -107,7 +107,7 @@ def find_lists(list_folder: str) -> dict[str, str]:
     {split: path of <split>.txt}, sorted.
 
   Raises:
-    InputError: there are none.
+    InputError: there are none, or a name is no printable text.
   """
   paths = sorted(glob.glob(os.path.join(glob.escape(list_folder), '*.txt')))
   if not paths:
@@ -115,7 +115,14 @@ def find_lists(list_folder: str) -> dict[str, str]:
       f'{list_folder} is missing or has no list files: expected <split>.txt '
       '(train.txt, val.txt, ...), with one image name a line.'
     )
-  return {os.path.splitext(os.path.basename(path))[0]: path for path in paths}
+  splits = {os.path.splitext(os.path.basename(path))[0]: path for path in paths}
+  for split, path in splits.items():
+    if not split.isprintable():
+      raise InputError(
+        f'{path!r}: files of the split would be called {split!r}, which is no '
+        'plain text. Rename the list.'
+      )
+  return splits
 
 
 def check_folder(folder: str, what: str):

@@ -177,6 +177,11 @@ class Dataset:
     }
     input_preprocess.check_options(self._preprocessing)
 
+  @property
+  def where(self) -> str:
+    """Folder and split, for messages about an image."""
+    return f'{self.dataset_dir}, split {self.split_name!r}'
+
   def _plan(self, part, num_parts):
     """The sharding.Plan of one of several input pipelines."""
     if self.data_service is not None:
@@ -481,6 +486,8 @@ def clear_errors(dataset: Dataset):
       or re.search(r'Iterator\w*GetNext', str(error))
     ):
       text = dataset.find_fault()
+    elif text is not None:
+      text = f'{dataset.where}: {text}'
     if text is None:
       raise
     raise common.InputError(text) from error

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
+from deeplab import input_files
 from deeplab.common import InputError
 from deeplab.datasets import (
   build_data,
@@ -85,7 +86,7 @@ def find_splits(dataset_dir: str) -> list[str]:
       f'--dataset_dir={dataset_dir}: there is no such folder. Give the folder '
       'of the TFRecord files; the scripts of datasets/ write them.'
     )
-  matches = map(_SHARD_NAME.fullmatch, tf.io.gfile.listdir(dataset_dir))
+  matches = map(_SHARD_NAME.fullmatch, input_files.list_folder(dataset_dir))
   splits = sorted({match[1] for match in matches if match})
   if not splits:
     raise InputError(

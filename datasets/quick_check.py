@@ -53,7 +53,7 @@ def quick_check(
   with data_generator.clear_errors(dataset):
     for size, label, name in _examples(dataset):
       counts = np.bincount(label.numpy().ravel(), minlength=NUM_VALUES)
-      _check_values(counts, name, info)
+      _check_values(counts, name, dataset)
       pixels += counts
       occurrences += counts > 0
       inside = np.minimum(size.numpy(), crop_size)
@@ -64,8 +64,9 @@ def quick_check(
         break
   if pixels.sum() == pixels[info.ignore_label]:
     raise InputError(
-      f'every pixel of the {len(filled)} labels that were looked at is '
-      f'ignored (label {info.ignore_label}): there is nothing to learn. '
+      f'{dataset.where}: every pixel of the {len(filled)} labels that were '
+      f'looked at is ignored (label {info.ignore_label}): there is nothing to '
+      'learn. '
       'Correct the labels, or ignore_label in dataset_info.json. '
       '--check_dataset=false trains all the same.'
     )
@@ -99,15 +100,17 @@ def _examples(dataset):
   )
 
 
-def _check_values(counts, name, info):
+def _check_values(counts, name, dataset):
   """Raises InputError if a label holds what is no class."""
+  info = dataset.info
   illegal = illegal_values(counts, info)
   if not illegal.size:
     return
   causes = check_findings.suspicions(counts, counts > 0, info)
   values = ', '.join(map(str, illegal))
   raise InputError(
-    f'the label of "{name.numpy().decode(errors="replace")}" holds {values}. '
+    f'{dataset.where}: the label of '
+    f'"{name.numpy().decode(errors="replace")}" holds {values}. '
     f'Expected the classes 0..{info.num_classes - 1} and the ignore label '
     f'{info.ignore_label}. {"".join(f"{cause} " for cause in causes)}Correct '
     'the labels, or the number of classes. datasets/check_dataset.py lists '

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf import message
 
+from deeplab import input_files
 from deeplab.common import TEST_SET, InputError
 from deeplab.core.preprocess_utils import (
   check_input,
@@ -110,7 +111,7 @@ def find_shards(dataset_dir: str, split_name: str) -> list[str]:
       'of the TFRecord files; the scripts of datasets/ write them.'
     )
   splits = collections.defaultdict(dict)
-  for name in tf.io.gfile.listdir(dataset_dir):
+  for name in input_files.list_folder(dataset_dir):
     shard = _SHARD_NAME.fullmatch(name)
     if shard:
       key = shard['split'], int(shard['total'])
@@ -129,7 +130,10 @@ def find_shards(dataset_dir: str, split_name: str) -> list[str]:
       f'from several conversions, of {sorted(totals)} shards. Remove those '
       'that are out of date.'
     )
-  return _complete(splits[split_name, totals[0]], split_name, totals[0])
+  paths = _complete(splits[split_name, totals[0]], split_name, totals[0])
+  for path in paths:
+    input_files.check_regular(path)
+  return paths
 
 
 def _complete(paths, split_name, total):

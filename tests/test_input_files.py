@@ -4,6 +4,7 @@ import os
 import pathlib
 
 import pytest
+import tensorflow as tf
 
 from deeplab import input_files
 from deeplab.common import InputError
@@ -53,3 +54,13 @@ def test_what_is_no_file(tmp_path, make, message):
 def test_names_that_no_file_can_have():
   with pytest.raises(InputError, match=r'a.x00b. cannot be read'):
     input_files.read_bytes('a\0b')
+
+
+def test_folders_with_names_that_are_no_text(tmp_path):
+  """TensorFlow's own listing raises UnicodeDecodeError."""
+  for name in ('a', '\u00e4 \U0001f600', os.fsdecode(b'\xff')):
+    (tmp_path / name).touch()
+  found = input_files.list_folder(str(tmp_path))
+  assert sorted(found) == ['a', '\u00e4 \U0001f600']
+  with pytest.raises(tf.errors.NotFoundError):
+    input_files.list_folder(str(tmp_path / 'none'))

@@ -15,7 +15,13 @@ import os
 import tensorflow as tf
 from absl import logging
 
-from deeplab import atomic_files, checkpoint_files, checkpoint_saving, common
+from deeplab import (
+  atomic_files,
+  checkpoint_files,
+  checkpoint_saving,
+  common,
+  input_files,
+)
 from deeplab.common import InputError
 from deeplab.datasets import dataset_info
 
@@ -144,7 +150,7 @@ def _copy_beside(source, folder):
 
 def _remove_others(folder, best):
   """Removes the checkpoints of a folder except the one of a record."""
-  for name in tf.io.gfile.listdir(folder):
+  for name in input_files.list_folder(folder):
     stem, part, _ = name.rpartition('.index')
     if not part:
       stem = name.partition('.data-')[0]

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from deeplab import frozen_graph
+from deeplab import frozen_graph, input_files
 from deeplab.common import InputError
 
 GLOBAL_STEP = 'global_step'
@@ -177,7 +177,7 @@ def _prefixes(directory):
 def _names(directory):
   """The names of the files of a directory; none if there is no directory."""
   try:
-    return tf.io.gfile.listdir(directory)
+    return input_files.list_folder(directory)
   except tf.errors.NotFoundError:
     return []
 

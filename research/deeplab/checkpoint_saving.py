@@ -7,7 +7,7 @@ import uuid
 import numpy as np
 import tensorflow as tf
 
-from deeplab import atomic_files, checkpoint_files
+from deeplab import atomic_files, checkpoint_files, input_files
 from deeplab.common import InputError
 
 # TensorFlow 1's name for the moving average of a variable: this, after it.
@@ -109,7 +109,7 @@ def files_of(prefix):
   directory, name = os.path.split(prefix)
   paths = [
     os.path.join(directory, file)
-    for file in sorted(tf.io.gfile.listdir(directory or '.'))
+    for file in sorted(input_files.list_folder(directory or '.'))
     if file.startswith(f'{name}.')
   ]
   return sorted(paths, key=lambda path: path.endswith('.index'))
@@ -125,7 +125,7 @@ def remove_unfinished(directory):
   """Removes what saves that were killed left in a directory."""
   if not tf.io.gfile.isdir(directory):
     return
-  for name in tf.io.gfile.listdir(directory):
+  for name in input_files.list_folder(directory):
     if name.startswith(_UNFINISHED):
       tf.io.gfile.remove(os.path.join(directory, name))
 
@@ -137,7 +137,7 @@ def temporary_prefix(directory):
   try:
     yield os.path.join(directory, name)
   finally:
-    for file in tf.io.gfile.listdir(directory):
+    for file in input_files.list_folder(directory):
       if file.startswith(name):
         tf.io.gfile.remove(os.path.join(directory, file))
 

@@ -1,4 +1,4 @@
-"""Local files that users give, read as a whole."""
+"""Files that users give, read as a whole, and what lies in their folders."""
 
 import json
 import os
@@ -72,3 +72,29 @@ def read_json(path: str):
   # What is nested too deep is a RecursionError.
   except (ValueError, RecursionError) as error:
     raise InputError(f'{path} is not JSON: {error}.') from error
+
+
+def list_folder(folder: str) -> list[str]:
+  """The names of what lies in a folder.
+
+  Args:
+    folder: local or remote.
+
+  Returns:
+    The names, but for those that are no Unicode text: TensorFlow cannot open
+    such files, nor list a folder that holds one.
+
+  Raises:
+    tf.errors.OpError: there is no such folder.
+  """
+  if os.path.isdir(folder):
+    return list(filter(_is_text, os.listdir(folder)))
+  # Not every caller needs TensorFlow, which takes seconds to import.
+  import tensorflow as tf
+
+  return tf.io.gfile.listdir(folder)
+
+
+def _is_text(name):
+  """Whether a name of the file system consists of characters."""
+  return os.fsencode(name) == name.encode(errors='replace')

@@ -483,3 +483,11 @@ def test_real_voc(real_data, tmp_path):
       np.testing.assert_array_equal(mask[..., 0], original)
       image = (root / 'JPEGImages' / f'{name}.jpg').read_bytes()
       assert record['image/encoded'][1] == [image]
+
+
+def test_lists_whose_names_are_no_text(tmp_path):
+  for name in (os.fsdecode(b'\xff.txt'), 'a\nb.txt'):
+    (tmp_path / name).write_text('a\n')
+    with pytest.raises(InputError, match='no plain text. Rename the list'):
+      build_data.find_lists(str(tmp_path))
+    (tmp_path / name).unlink()

@@ -360,6 +360,22 @@ def test_a_shard_that_is_a_folder(tmp_path):
     make('train', 1, dataset_dir=folder)
 
 
+def test_a_shard_that_is_a_pipe(tmp_path):
+  """Opening it would wait for ever."""
+  folder = write_split(tmp_path, [[example('a')]])
+  path = tmp_path / 'train-00000-of-00001.tfrecord'
+  path.unlink()
+  os.mkfifo(path)
+  with pytest.raises(common.InputError, match='tfrecord cannot be read'):
+    make('train', 1, dataset_dir=folder)
+
+
+def test_names_in_the_folder_that_are_no_text(tmp_path):
+  folder = write_split(tmp_path, [[example('a')]])
+  (tmp_path / os.fsdecode(b'\xff')).touch()
+  assert make('train', 1, dataset_dir=folder).num_examples == 1
+
+
 def test_first_record_corrupt(tmp_path):
   folder = write_split(tmp_path, [[b'no example']])
   with pytest.raises(common.InputError, match=r'record 0 .*tf\.train\.Example'):
@@ -435,5 +451,5 @@ def test_distributed_errors_are_clear(tmp_path):
   )
   strategy = tf.distribute.MirroredStrategy(['CPU:0'])
   batches = strategy.experimental_distribute_dataset(dataset.as_dataset())
-  with pytest.raises(common.InputError, match='"bad" holds 7'):
+  with pytest.raises(common.InputError, match='split .train.: .*"bad" holds 7'):
     next(dataset.iterate(batches))

@@ -132,6 +132,9 @@ def test_bad_files(tmp_path):
   _write(tmp_path, name='mine', num_classes=2, splits=5)
   with pytest.raises(InputError, match=r'dataset_info\.json: .* another kind'):
     dataset_info.load(str(tmp_path))
+  (tmp_path / 'dataset_info.json').write_text('[' * 100_000)
+  with pytest.raises(InputError, match=r'not a JSON file: .*recursion'):
+    dataset_info.load(str(tmp_path))
   (tmp_path / 'dataset_info.json').write_text('{')
   with pytest.raises(InputError, match='not a JSON file'):
     dataset_info.load(str(tmp_path))
