@@ -280,3 +280,13 @@ def test_weights_of_another_kind_change_nothing(network, tmp_path, dtype):
     checkpoints.restore(fresh, prefix)
   for variable, value in zip(fresh.values(), before, strict=True):
     np.testing.assert_array_equal(variable.numpy(), value)
+
+
+def test_folders_whose_names_are_patterns(tmp_path):
+  """TensorFlow would not find there what it has written."""
+  folder = tmp_path / 'run [1]'
+  folder.mkdir()
+  with pytest.raises(InputError, match=r'run \[1\]: .* Rename the folder'):
+    checkpoints.latest(str(folder))
+  with pytest.raises(InputError, match='Rename the folder'):
+    checkpoints.read(str(folder / 'model.ckpt-1'))

@@ -5,6 +5,7 @@ either of them cut short. What is found here is whole, as far as that can be
 told without reading all data.
 """
 
+import glob
 import os
 import re
 
@@ -147,6 +148,7 @@ def _newest_first(directory):
   there. Such a one comes first, then the one that the state file names, then
   the others.
   """
+  _check_plain(directory)
   others = sorted(_prefixes(directory), key=_step_of_name, reverse=True)
   state = _read_state(directory)
   named = _named(state)
@@ -268,6 +270,15 @@ def find_fault(prefix):
   return None
 
 
+def _check_plain(path):
+  """Refuses paths of checkpoints that can be written, but never read."""
+  if glob.has_magic(path):
+    raise InputError(
+      f'{path}: TensorFlow takes the characters * ? [ in the path of a '
+      'checkpoint for a pattern, and does not find it. Rename the folder.'
+    )
+
+
 def _check_access(path):
   """Lets errors through that tell nothing of what is in the file."""
   try:
@@ -313,6 +324,7 @@ def read(prefix):
   """
   if frozen_graph.is_frozen_graph(prefix):
     return frozen_graph.read(prefix)
+  _check_plain(prefix)
   try:
     reader = tf.compat.v1.train.NewCheckpointReader(prefix)
     shapes = reader.get_variable_to_shape_map()
