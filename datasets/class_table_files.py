@@ -28,10 +28,13 @@ IGNORE_NAME = '__ignore__'
 BACKGROUND = BACKGROUND_NAMES[0]
 
 # Lines of a text file. Colons are CVAT's.
-_NUMBERS = r'(-?\d+)[\s,;]+(-?\d+)[\s,;]+(-?\d+)'
-_NAME_FIRST = re.compile(rf'(.*?\S)[\s,;:]+{_NUMBERS}[\s,;:]*')
+_NUMBER = r'(-?\d{1,9})'
+_NUMBERS = rf'{_NUMBER}[\s,;]+{_NUMBER}[\s,;]+{_NUMBER}'
+# Bounded, or a line of many separators would take hours.
+_NAME = r'(.{0,200}?\S)'
+_NAME_FIRST = re.compile(rf'{_NAME}[\s,;:]+{_NUMBERS}[\s,;:]*')
 _COLOR_FIRST = re.compile(rf'{_NUMBERS}[\s,;:]+(\S.*)')
-_HEX = re.compile(r'(.*?\S)[\s,;:]+(#[0-9a-fA-F]{6})')
+_HEX = re.compile(rf'{_NAME}[\s,;:]+(#[0-9a-fA-F]{{6}})')
 _HEADER = re.compile(
   r'\w+[\s,;]+(r[\s,;]+g[\s,;]+b|red[\s,;]+green[\s,;]+blue)'
   r'|(r[\s,;]+g[\s,;]+b|red[\s,;]+green[\s,;]+blue)[\s,;]+\w+',

@@ -1,6 +1,7 @@
 """Tables of classes: every form of file, and what is refused."""
 
 import json
+import time
 
 import pytest
 
@@ -123,6 +124,8 @@ def test_dataset_info_keeps_its_ignore_label_and_equal_colours(tmp_path):
     ('road,1,2,3\nroad,1,2,4', r"line 2: the name 'road' stands in .*line 1"),
     ('road,1,2,3\ncar,1,2,3', r'line 2: the colour \(1, 2, 3\) stands in'),
     ('id,name,r,g,b\n0,road,1,2,3', 'line 1: Expected'),
+    # Python refuses to read such a number.
+    ('road,1,2,3\ncar,1,2,' + '9' * 5000, 'line 2: Expected'),
     ('', 'names no classes'),
     ('name,r,g,b', 'names no classes'),
     ('\n'.join(f'c{i}' for i in range(256)), 'has 256 classes.*1 to 255'),
@@ -151,6 +154,15 @@ def test_bad_text_files(tmp_path, text, message):
 def test_bad_json_files(tmp_path, text, message):
   with pytest.raises(InputError, match=message):
     _read(tmp_path, text, 'classes.json')
+
+
+@pytest.mark.parametrize('separator', [',', ' ,', ': '])
+def test_long_lines_take_no_time(tmp_path, separator):
+  """Hours, if the time went with the square of the length."""
+  began = time.monotonic()
+  with pytest.raises(InputError, match='line 1: Expected'):
+    _read(tmp_path, f'a,{separator * 200_000}x')
+  assert time.monotonic() - began < 20
 
 
 def test_unreadable_files(tmp_path):
