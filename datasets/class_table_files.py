@@ -6,7 +6,6 @@ colour where masks are coloured. The order of the rows numbers the classes.
 
 import collections
 import dataclasses
-import json
 import re
 from collections.abc import Iterable, Sequence
 
@@ -199,7 +198,7 @@ def read(path: str) -> ClassTable:
   text = input_files.read_text(path)
   if not path.lower().endswith('.json'):
     return _make(_text_rows(text, path), path)
-  content = _load_json(text, path)
+  content = input_files.parse_json(text, path, object_pairs_hook=_unique_pairs)
   if isinstance(content, dict) and 'num_classes' in content:
     return _from_info(dataset_info.load(path), path)
   return _make(_json_rows(content, path), path)
@@ -302,15 +301,6 @@ def _unique_pairs(pairs):
   if twice:
     raise ValueError(f'the keys {twice} occur several times in one object')
   return dict(pairs)
-
-
-def _load_json(text, path):
-  try:
-    return json.loads(text, object_pairs_hook=_unique_pairs)
-  except (ValueError, RecursionError) as error:
-    raise InputError(
-      f'the table of classes {path} is not JSON: {error}.'
-    ) from error
 
 
 def _json_rows(content, path):

@@ -154,13 +154,13 @@ def load(path_or_folder: str) -> DatasetInfo:
   input_files.check_regular(path)
   try:
     with tf.io.gfile.GFile(path) as source:
-      values = json.load(source)
+      text = source.read()
   except (OSError, tf.errors.OpError) as error:
     reason = str(error).partition('\n')[0]
     raise InputError(f'cannot read {path}: {reason}.') from error
-  # What is nested too deep is a RecursionError.
-  except (ValueError, RecursionError) as error:
-    raise InputError(f'{path} is not a JSON file: {error}.') from error
+  except UnicodeDecodeError as error:
+    raise InputError(f'{path} is not a text file in UTF-8: {error}.') from error
+  values = input_files.parse_json(text, path)
   known = {field.name for field in dataclasses.fields(DatasetInfo)}
   if not isinstance(values, dict) or not {'name', 'num_classes'} <= set(values):
     hint = ''

@@ -4,13 +4,11 @@ It annotates 11355 images of PASCAL VOC. With VOC's own training images, and
 without VOC's validation images, that makes 10582.
 """
 
-import io
 import os
 import struct
 import zlib
 
 import numpy as np
-import scipy.io
 
 from deeplab import input_files
 from deeplab.common import InputError
@@ -20,25 +18,65 @@ from deeplab.datasets.build_data import Example
 # The split that the augmentation makes.
 SPLIT = 'train_aug'
 
-# A MATLAB file is a header, and parts that begin with kind and size. The kind
-# of those that hold a zlib stream, with its checksum, around another part.
+# A MATLAB file is a header, which ends in the version and the order of bytes,
+# and parts, which begin with their kind and size. The kinds of a zlib stream
+# around another part, and of an array.
 _HEADER_BYTES = 128
+_VERSION = b'\0\1IM'
 _TAG = struct.Struct('<II')
-_COMPRESSED = 15
+_COMPRESSED, _ARRAY = 15, 14
+
+# Numbers of the types of arrays.
+_STRUCT = 2
+_TYPES = {_STRUCT: 'struct', 6: 'double', 7: 'single', 8: 'int8', 9: 'uint8'}
 
 
-def _check_compressed(data):
-  """Raises zlib.error if compressed parts of a MATLAB file are damaged.
+def _parts(data):
+  """Yields (kind, content) of the parts of a file's body, or of an array's.
 
-  scipy reads them as they come, and can crash on what it reads.
+  There are libraries for that; but they crash on damaged files.
   """
-  place = _HEADER_BYTES
+  place = 0
   while place < len(data):
     kind, size = _TAG.unpack_from(data, place)
-    place += _TAG.size
+    begin = place + _TAG.size
+    if kind >> 16:  # A short one, of eight bytes with its tag.
+      kind, size, begin = kind & 0xFFFF, kind >> 16, place + _TAG.size // 2
+    content = data[begin : begin + size]
+    if len(content) < size:
+      raise ValueError('a part is cut off')
+    place = begin + size
     if kind == _COMPRESSED:
-      zlib.decompress(data[place : place + size])
-    place += size
+      yield from _parts(zlib.decompress(content))
+      continue
+    yield kind, content
+    place += -place % _TAG.size
+
+
+def _array(content):
+  """Type, shape, name and further parts of an array."""
+  (_, flags), (_, shape), (_, name), *rest = _parts(content)
+  shape = np.frombuffer(shape, '<i4').tolist()
+  return _TYPES.get(flags[0], flags[0]), shape, name, [part for _, part in rest]
+
+
+def _segmentation(data):
+  """The array GTcls.Segmentation of a file."""
+  if data[_HEADER_BYTES - len(_VERSION) : _HEADER_BYTES] != _VERSION:
+    raise ValueError('it does not begin as a file of MATLAB 5')
+  arrays = [
+    _array(content)
+    for kind, content in _parts(data[_HEADER_BYTES:])
+    if kind == _ARRAY
+  ]
+  for kind, _, name, parts in arrays:
+    if (kind, name) == ('struct', b'GTcls'):
+      length, names, *fields = parts
+      length = int.from_bytes(length, 'little')
+      starts = range(0, len(names), length)
+      names = [names[i : i + length].rstrip(b'\0') for i in starts]
+      return _array(fields[names.index(b'Segmentation')])
+  raise ValueError(f'it holds {[name.decode() for _, _, name, _ in arrays]}')
 
 
 def decode_label(path: str) -> np.ndarray:
@@ -55,27 +93,19 @@ def decode_label(path: str) -> np.ndarray:
   """
   data = input_files.read_bytes(path)
   try:
-    _check_compressed(data)
-    content = scipy.io.loadmat(
-      io.BytesIO(data),
-      squeeze_me=True,
-      struct_as_record=False,
-      variable_names=['GTcls'],
-    )
-    labels = content['GTcls'].Segmentation
-  # A damaged file makes scipy raise nearly anything.
-  except Exception as error:
+    kind, shape, _, parts = _segmentation(data)
+    if kind == 'uint8' and len(shape) == 2:
+      labels = np.frombuffer(parts[0], np.uint8).reshape(shape, order='F')
+      return np.ascontiguousarray(labels)
+  except (ValueError, IndexError, struct.error, zlib.error) as error:
     raise InputError(
       f'{path} is damaged, or no MATLAB file with GTcls.Segmentation: '
-      f'{type(error).__name__}: {error}. Replace the file.'
+      f'{error}. Replace the file.'
     ) from error
-  if getattr(labels, 'dtype', None) != np.uint8 or labels.ndim != 2:
-    raise InputError(
-      f'{path}: GTcls.Segmentation must be uint8 of two dimensions. Received: '
-      f'{getattr(labels, "dtype", type(labels).__name__)}, '
-      f'{list(np.shape(labels))}.'
-    )
-  return np.ascontiguousarray(labels)
+  raise InputError(
+    f'{path}: GTcls.Segmentation must be uint8 of two dimensions. Received: '
+    f'{kind}, {shape}.'
+  )
 
 
 def _first_file(paths, name):

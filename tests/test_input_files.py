@@ -26,6 +26,7 @@ def test_what_is_read(tmp_path):
     (b'[' * 100_000 + b']' * 100_000, r'a\.json is not JSON: .*recursion'),
     (b'9' * 5000, r'a\.json is not JSON: .*4300 digits'),
     (b'"\xff"', r'a\.json is not a text file in UTF-8'),
+    (rb'["\u00e4\ud800"]', r'a\.json is not JSON: .*surrogates'),
   ],
 )
 def test_damaged_json(tmp_path, content, message):

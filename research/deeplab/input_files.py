@@ -65,13 +65,29 @@ def read_json(path: str):
   Raises:
     InputError: it cannot be read, or is not JSON.
   """
+  return parse_json(read_text(path), path)
+
+
+def parse_json(text: str, path: str, **options):
+  """The content of a text of JSON.
+
+  Args:
+    text: the text.
+    path: where it comes from, for messages.
+    **options: of `json.loads`.
+
+  Raises:
+    InputError: it is not JSON, or holds halves of characters.
+  """
   try:
-    return json.loads(read_text(path))
-  except InputError:
-    raise
+    content = json.loads(text, **options)
+    if '\\u' in text:
+      # Halves can be escaped, but neither written nor shown.
+      json.dumps(content, ensure_ascii=False).encode()
   # What is nested too deep is a RecursionError.
   except (ValueError, RecursionError) as error:
     raise InputError(f'{path} is not JSON: {error}.') from error
+  return content
 
 
 def list_folder(folder: str) -> list[str]:

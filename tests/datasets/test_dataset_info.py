@@ -133,10 +133,10 @@ def test_bad_files(tmp_path):
   with pytest.raises(InputError, match=r'dataset_info\.json: .* another kind'):
     dataset_info.load(str(tmp_path))
   (tmp_path / 'dataset_info.json').write_text('[' * 100_000)
-  with pytest.raises(InputError, match=r'not a JSON file: .*recursion'):
+  with pytest.raises(InputError, match='is not JSON: .*recursion'):
     dataset_info.load(str(tmp_path))
   (tmp_path / 'dataset_info.json').write_text('{')
-  with pytest.raises(InputError, match='not a JSON file'):
+  with pytest.raises(InputError, match='is not JSON'):
     dataset_info.load(str(tmp_path))
 
 

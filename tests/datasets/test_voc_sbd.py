@@ -1,5 +1,7 @@
 """PASCAL VOC's augmentation: from SBD's files, and from masks and a list."""
 
+import contextlib
+
 import converter_files
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ _VOC[0] = 255
 _SBD = np.full([6, 8], 3, np.uint8)
 
 
-def _save_mat(path, labels, key='GTcls'):
+def _save_mat(path, labels, key='GTcls', do_compression=True):
   """Writes classes as the data set has them."""
   path.parent.mkdir(parents=True, exist_ok=True)
   boundaries = np.empty([20, 1], object)
@@ -30,7 +32,7 @@ def _save_mat(path, labels, key='GTcls'):
         'CategoriesPresent': np.unique(labels[labels > 0]),
       }
     },
-    do_compression=True,
+    do_compression=do_compression,
   )
 
 
@@ -148,7 +150,7 @@ def _no_matlab(path):
       lambda path: _save_mat(path, _SBD, 'GTinst'),
       r'no MATLAB file with GTcls',
     ),
-    (lambda path: _save_mat(path, _SBD.astype(float)), r'uint8.*float64'),
+    (lambda path: _save_mat(path, _SBD.astype(float)), r'uint8.*double'),
     (lambda path: _save_mat(path, np.stack([_SBD] * 2)), r'\[2, 6, 8\]'),
     (lambda path: _save_mat(path, _SBD + 18), r'labels \[21\]'),
     (lambda path: _save_mat(path, _SBD[1:]), r'must have one size'),
@@ -159,6 +161,21 @@ def test_bad_mat_files(root, damage, message):
   with pytest.raises(InputError, match=message):
     _convert(root)
   assert not (root / 'out').exists()
+
+
+def test_damage_without_checksums(tmp_path):
+  """Some of it would make scipy end the process."""
+  path = tmp_path / 'a.mat'
+  _save_mat(path, _SBD, do_compression=False)
+  np.testing.assert_array_equal(sbd.decode_label(str(path)), _SBD)
+  whole = path.read_bytes()
+  rng = np.random.default_rng(0)
+  for place in rng.integers(128, len(whole), 300):
+    data = bytearray(whole)
+    data[place] ^= 1 << rng.integers(8)
+    path.write_bytes(data)
+    with contextlib.suppress(InputError):
+      assert sbd.decode_label(str(path)).dtype == np.uint8
 
 
 def test_real_voc(real_data, tmp_path):
