@@ -25,16 +25,18 @@ from deeplab import flags as deeplab_flags
 from deeplab.common import InputError
 from deeplab.datasets import (
   build_data,
-  class_table_files,
   dataset_info,
   image_files,
   image_folders,
-  label_formats,
-  mask_labels,
 )
 from deeplab.datasets.build_data import Example
 from deeplab.datasets.dataset_info import DatasetInfo
-from deeplab.datasets.label_source import Classes
+from deeplab.datasets.labels import (
+  class_table_files,
+  label_formats,
+  mask_labels,
+)
+from deeplab.datasets.labels.label_source import Classes
 
 # --unknown.
 ERROR, IGNORE = UNKNOWN = ('error', 'ignore')

@@ -20,14 +20,9 @@ from absl import flags
 from deeplab import atomic_files, common, dataset_flags
 from deeplab import flags as deeplab_flags
 from deeplab.common import InputError
-from deeplab.datasets import (
-  build_data,
-  check_page,
-  check_report,
-  class_table_files,
-  dataset_checks,
-  dataset_info,
-)
+from deeplab.datasets import build_data, dataset_info
+from deeplab.datasets.checks import check_page, check_report, dataset_checks
+from deeplab.datasets.labels import class_table_files
 
 FLAGS = flags.FLAGS
 

@@ -16,8 +16,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from deeplab import input_files
 from deeplab.common import InputError
-from deeplab.datasets import class_tables, mask_values
+from deeplab.datasets import class_tables
 from deeplab.datasets.dataset_info import DatasetInfo
+from deeplab.datasets.labels import mask_values
 
 # Names of Pillow's formats in records. MPO is a JPEG file of a camera, with
 # further pictures behind the first.

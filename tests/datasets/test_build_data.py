@@ -488,6 +488,6 @@ def test_real_voc(real_data, tmp_path):
 def test_lists_whose_names_are_no_text(tmp_path):
   for name in (os.fsdecode(b'\xff.txt'), 'a\nb.txt'):
     (tmp_path / name).write_text('a\n')
-    with pytest.raises(InputError, match='no plain text. Rename the list'):
+    with pytest.raises(InputError, match=r'no plain text\. Rename the list'):
       build_data.find_lists(str(tmp_path))
     (tmp_path / name).unlink()

@@ -12,15 +12,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from deeplab.datasets import (
-  build_data,
+from deeplab.datasets import build_data, dataset_info
+from deeplab.datasets.checks import (
   check_findings,
   check_suggestions,
-  class_table_files,
   dataset_checks,
-  dataset_info,
 )
-from deeplab.datasets.check_tally import SplitTally
+from deeplab.datasets.checks.check_tally import SplitTally
+from deeplab.datasets.labels import class_table_files
 
 _COLORS = [[0, 0, 0], [200, 0, 0], [0, 200, 0]]
 

@@ -133,7 +133,7 @@ def test_bad_files(tmp_path):
   with pytest.raises(InputError, match=r'dataset_info\.json: .* another kind'):
     dataset_info.load(str(tmp_path))
   (tmp_path / 'dataset_info.json').write_text('[' * 100_000)
-  with pytest.raises(InputError, match='is not JSON: .*recursion'):
+  with pytest.raises(InputError, match=r'is not JSON: .*recursion'):
     dataset_info.load(str(tmp_path))
   (tmp_path / 'dataset_info.json').write_text('{')
   with pytest.raises(InputError, match='is not JSON'):

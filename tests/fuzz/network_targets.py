@@ -19,14 +19,8 @@ from PIL import Image
 
 from deeplab import atomic_files, checkpoints, common
 from deeplab.common import InputError
-from deeplab.datasets import (
-  build_data,
-  check_page,
-  check_report,
-  data_generator,
-  dataset_checks,
-  dataset_info,
-)
+from deeplab.datasets import build_data, data_generator, dataset_info
+from deeplab.datasets.checks import check_page, check_report, dataset_checks
 from deeplab.evaluation import (
   any_size,
   contact_sheet,

@@ -35,6 +35,7 @@ _TITLES = {
   ERROR: 'Errors',
 }
 
+
 def _beside(extension):
   """Text of the file beside this one with another extension."""
   path = pathlib.Path(__file__).with_suffix(extension)

@@ -2,7 +2,7 @@
 
 from deeplab import checkpoints
 from deeplab.common import InputError
-from deeplab.datasets import quick_check
+from deeplab.datasets.checks import quick_check
 
 
 def check(config, dataset, is_chief):

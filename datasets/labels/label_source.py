@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from deeplab.common import InputError
-from deeplab.datasets.class_table_files import ClassTable
 from deeplab.datasets.dataset_info import DatasetInfo
+from deeplab.datasets.labels.class_table_files import ClassTable
 
 
 @dataclasses.dataclass(frozen=True)

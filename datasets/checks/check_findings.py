@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from deeplab import common
-from deeplab.datasets import check_reading, class_tables
-from deeplab.datasets.check_tally import SplitTally, illegal_values
+from deeplab.datasets import class_tables
+from deeplab.datasets.checks import check_reading
+from deeplab.datasets.checks.check_tally import SplitTally, illegal_values
 from deeplab.datasets.dataset_info import DatasetInfo
 
 # An error is in the way of training or evaluation; a hint need not be.

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from deeplab.common import InputError
-from deeplab.datasets import class_table_files, labelme_labels
-from deeplab.datasets.label_source import Classes
+from deeplab.datasets.labels import class_table_files, labelme_labels
+from deeplab.datasets.labels.label_source import Classes
 
 _SIZE = (6, 8)
 

@@ -7,8 +7,8 @@ import pytest
 
 import coco_files
 from deeplab.common import InputError
-from deeplab.datasets import coco_labels
-from deeplab.datasets.label_source import Classes
+from deeplab.datasets.labels import coco_labels
+from deeplab.datasets.labels.label_source import Classes
 
 _SIZE = (6, 8)
 

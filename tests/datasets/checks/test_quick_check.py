@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from deeplab import common
 from deeplab.common import InputError
-from deeplab.datasets import quick_check
+from deeplab.datasets.checks import quick_check
 from deeplab.training import config as config_lib
 from deeplab.training import data_checks, loop
 

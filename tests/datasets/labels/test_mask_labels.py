@@ -5,9 +5,10 @@ import pytest
 from PIL import Image
 
 from deeplab.common import InputError
-from deeplab.datasets import class_tables, mask_labels
-from deeplab.datasets.class_table_files import ClassTable, Row
-from deeplab.datasets.label_source import Classes
+from deeplab.datasets import class_tables
+from deeplab.datasets.labels import mask_labels
+from deeplab.datasets.labels.class_table_files import ClassTable, Row
+from deeplab.datasets.labels.label_source import Classes
 
 _LABEL = np.array([[0, 1, 2], [2, 255, 0]], np.uint8)
 _COLORS = np.zeros((256, 3), np.uint8)

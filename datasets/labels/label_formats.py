@@ -4,13 +4,9 @@ import os
 
 from deeplab import input_files
 from deeplab.common import InputError
-from deeplab.datasets import (
-  coco_labels,
-  image_folders,
-  labelme_labels,
-  mask_labels,
-)
-from deeplab.datasets.label_source import LabelSource
+from deeplab.datasets import image_folders
+from deeplab.datasets.labels import coco_labels, labelme_labels, mask_labels
+from deeplab.datasets.labels.label_source import LabelSource
 
 AUTO, MASK, LABELME, INSTANCES, PANOPTIC = LABEL_FORMATS = (
   'auto',

@@ -6,14 +6,10 @@ import numpy as np
 import tqdm
 
 from deeplab.common import InputError
-from deeplab.datasets import (
-  class_table_files,
-  image_files,
-  image_folders,
-  mask_values,
-)
-from deeplab.datasets.class_table_files import ClassTable, Row
-from deeplab.datasets.label_source import Classes, LabelSource
+from deeplab.datasets import image_files, image_folders
+from deeplab.datasets.labels import class_table_files, mask_values
+from deeplab.datasets.labels.class_table_files import ClassTable, Row
+from deeplab.datasets.labels.label_source import Classes, LabelSource
 
 EXTENSIONS = ('png', 'bmp', 'tif', 'tiff', 'jpg', 'jpeg', 'webp', 'gif')
 

@@ -12,9 +12,10 @@ import tensorflow as tf
 from absl import logging
 
 from deeplab.common import InputError
-from deeplab.datasets import check_findings, data_generator, shard_files
-from deeplab.datasets.check_suggestions import covering
-from deeplab.datasets.check_tally import NUM_VALUES, illegal_values
+from deeplab.datasets import data_generator, shard_files
+from deeplab.datasets.checks import check_findings
+from deeplab.datasets.checks.check_suggestions import covering
+from deeplab.datasets.checks.check_tally import NUM_VALUES, illegal_values
 
 # Images that are looked at, and the seconds after which no more are.
 _MOST_IMAGES = 32

@@ -13,10 +13,14 @@ import numpy as np
 
 from deeplab import input_files
 from deeplab.common import InputError
-from deeplab.datasets import class_table_files, shape_masks
-from deeplab.datasets.class_table_files import ClassTable
-from deeplab.datasets.label_source import Classes, LabelSource, check_size
-from deeplab.datasets.labelme_labels import as_points
+from deeplab.datasets.labels import class_table_files, shape_masks
+from deeplab.datasets.labels.class_table_files import ClassTable
+from deeplab.datasets.labels.label_source import (
+  Classes,
+  LabelSource,
+  check_size,
+)
+from deeplab.datasets.labels.labelme_labels import as_points
 from deeplab.evaluation import coco_format
 from deeplab.evaluation.coco_format import get_value
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from deeplab.datasets.check_tally import SplitTally
-from deeplab.datasets.dataset_checks import Report
+from deeplab.datasets.checks.check_tally import SplitTally
+from deeplab.datasets.checks.dataset_checks import Report
 from deeplab.datasets.dataset_info import DatasetInfo
 
 # Places that the text lists for a finding.

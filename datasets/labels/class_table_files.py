@@ -13,7 +13,7 @@ from deeplab import input_files
 from deeplab.common import InputError
 from deeplab.datasets import class_tables, dataset_info
 from deeplab.datasets.dataset_info import DatasetInfo
-from deeplab.datasets.mask_values import Color
+from deeplab.datasets.labels.mask_values import Color
 
 # Label 255 is left for pixels to ignore.
 MAX_CLASSES = 255

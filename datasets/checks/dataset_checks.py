@@ -20,20 +20,22 @@ from deeplab import input_files
 from deeplab.common import InputError
 from deeplab.datasets import (
   build_data,
-  check_findings,
-  check_reading,
-  check_suggestions,
   dataset_info,
   image_files,
-  mask_values,
   records,
   tfds_data,
 )
-from deeplab.datasets.check_findings import Finding
-from deeplab.datasets.check_suggestions import Suggestion
-from deeplab.datasets.check_tally import SplitTally
-from deeplab.datasets.class_table_files import ClassTable
+from deeplab.datasets.checks import (
+  check_findings,
+  check_reading,
+  check_suggestions,
+)
+from deeplab.datasets.checks.check_findings import Finding
+from deeplab.datasets.checks.check_suggestions import Suggestion
+from deeplab.datasets.checks.check_tally import SplitTally
 from deeplab.datasets.dataset_info import DatasetInfo
+from deeplab.datasets.labels import mask_values
+from deeplab.datasets.labels.class_table_files import ClassTable
 
 # Images that wait for a thread, or for being counted, for each thread.
 _WAITING = 2

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from deeplab.datasets import check_findings, check_report
-from deeplab.datasets.check_findings import Finding
-from deeplab.datasets.check_tally import Sample
-from deeplab.datasets.dataset_checks import Report
+from deeplab.datasets.checks import check_findings, check_report
+from deeplab.datasets.checks.check_findings import Finding
+from deeplab.datasets.checks.check_tally import Sample
+from deeplab.datasets.checks.dataset_checks import Report
 from deeplab.datasets.dataset_info import DatasetInfo
 from deeplab.utils import get_dataset_colormap, html_page
 from deeplab.utils.html_page import escape

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from deeplab.common import InputError
-from deeplab.datasets import class_table_files, dataset_info
+from deeplab.datasets import dataset_info
+from deeplab.datasets.labels import class_table_files
 
 _ROAD = ('road', (128, 64, 128))
 _LIGHT = ('traffic light', (250, 170, 30))

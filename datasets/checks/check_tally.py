@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from deeplab.datasets.check_reading import Picture
+from deeplab.datasets.checks.check_reading import Picture
 from deeplab.datasets.dataset_info import DatasetInfo
 
 # The larger side of a sample in pixels.

@@ -8,9 +8,14 @@ import numpy as np
 from PIL import Image
 
 from deeplab.common import InputError
-from deeplab.datasets import class_table_files, image_folders, shape_masks
-from deeplab.datasets.class_table_files import ClassTable
-from deeplab.datasets.label_source import Classes, LabelSource, check_size
+from deeplab.datasets import image_folders
+from deeplab.datasets.labels import class_table_files, shape_masks
+from deeplab.datasets.labels.class_table_files import ClassTable
+from deeplab.datasets.labels.label_source import (
+  Classes,
+  LabelSource,
+  check_size,
+)
 from deeplab.evaluation.coco_format import get_value
 from deeplab.input_files import read_json
 

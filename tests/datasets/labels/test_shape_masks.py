@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deeplab.datasets import shape_masks
+from deeplab.datasets.labels import shape_masks
 
 
 def _box(left, top, right, bottom):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from deeplab.datasets.check_tally import SplitTally
+from deeplab.datasets.checks.check_tally import SplitTally
 
 # The official sides of training crops: of PASCAL VOC and ADE20K; of
 # Cityscapes, whose images have sides beyond _LARGE.

@@ -4,12 +4,8 @@ import browser
 import numpy as np
 from PIL import Image
 
-from deeplab.datasets import (
-  build_data,
-  check_page,
-  dataset_checks,
-  dataset_info,
-)
+from deeplab.datasets import build_data, dataset_info
+from deeplab.datasets.checks import check_page, dataset_checks
 
 _EVIL = '<b onclick="alert(1)">&amp;</b>'
 

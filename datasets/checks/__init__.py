@@ -1,0 +1,1 @@
+"""Checking a data set: what is read, counted, found and shown."""

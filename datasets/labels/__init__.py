@@ -1,0 +1,1 @@
+"""Labels of one's own: masks, shapes and tables of classes."""
