@@ -451,5 +451,6 @@ def test_distributed_errors_are_clear(tmp_path):
   )
   strategy = tf.distribute.MirroredStrategy(['CPU:0'])
   batches = strategy.experimental_distribute_dataset(dataset.as_dataset())
-  with pytest.raises(common.InputError, match=r'split .train.: .*"bad" holds 7'):
+  message = r'split .train.: .*"bad" holds 7'
+  with pytest.raises(common.InputError, match=message):
     next(dataset.iterate(batches))
