@@ -30,7 +30,10 @@ _SMALL = {
 # The published checkpoint of the pages, and the network that it is of.
 _PUBLISHED = 'deeplabv3_mnv2_pascal_trainval'
 
-_ALSO_PUBLISHED = ('zoo/mobilenetv2_coco_voc_trainaug',)
+_ALSO_PUBLISHED = (
+  'zoo/mobilenetv2_coco_voc_trainaug',
+  'zoo/mobilenetv2_coco_voc_trainval',
+)
 
 _TOP = (
   *('train.py', 'eval.py', 'vis.py', 'export_model.py', 'datasets'),
@@ -156,6 +159,8 @@ def make(folder):
     str(voc / 'ImageSets' / 'Segmentation'),
     str(folder / 'tfrecord'),
   )
+  # Where the scripts that download put it.
+  shutil.copytree(folder / 'tfrecord', folder / 'pascal_voc_seg' / 'tfrecord')
   shutil.copytree(voc / 'JPEGImages', folder / 'photos')
   _make_masks(folder)
   _make_cityscapes(folder / 'cityscapes')
