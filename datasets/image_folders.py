@@ -7,7 +7,7 @@ photos/street/1.JPG is called street/1, and so is masks/street/1.png.
 import hashlib
 import os
 import pathlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from deeplab import common
 from deeplab.common import InputError
@@ -15,6 +15,11 @@ from deeplab.datasets import build_data
 
 # How many names a message lists.
 _LISTED = 5
+
+
+def raise_error(text: str):
+  """Raises InputError: what is done about a fault unless it is collected."""
+  raise InputError(text)
 
 
 def listing(names: Collection[str]) -> str:
@@ -100,6 +105,7 @@ def pair(
   images: Mapping[str, str],
   labels: Mapping[str, str],
   skip_unlabelled: bool,
+  refuse: Callable[[str], None] = raise_error,
 ) -> list[str]:
   """The names that have an image and a label.
 
@@ -108,12 +114,10 @@ def pair(
     labels: {name: label}.
     skip_unlabelled: whether images without a label are left out; else they
       are refused. Labels without an image always are.
+    refuse: called with what is wrong if the other half of some is missing.
 
   Returns:
     The names, sorted.
-
-  Raises:
-    InputError: the other half of some is missing.
   """
   orphans = set(labels) - set(images)
   bare = set(images) - set(labels)
@@ -127,12 +131,12 @@ def pair(
     )
   )
   if orphans:
-    raise InputError(
+    refuse(
       f'labels without an image are {listing(orphans)}. '
       f'Images: {listing(images)}. {rules}.'
     )
   if bare and not skip_unlabelled:
-    raise InputError(
+    refuse(
       f'images without a label are {listing(bare)}. Labels: '
       f'{listing(labels)}. {rules}; --skip_unlabelled leaves such images out.'
     )
@@ -140,7 +144,10 @@ def pair(
 
 
 def split_by_lists(
-  list_folder: str, images: Mapping[str, str], labels: Mapping[str, str]
+  list_folder: str,
+  images: Mapping[str, str],
+  labels: Mapping[str, str],
+  refuse: Callable[[str], None] = raise_error,
 ) -> dict[str, list[str]]:
   """The splits that list files name.
 
@@ -148,26 +155,29 @@ def split_by_lists(
     list_folder: folder of <split>.txt, one name a line.
     images: {name: image}; those that no list names are left out.
     labels: {name: label}; the split 'test' needs none.
+    refuse: called with what is wrong if some have no image or no label; if it
+      returns, these are left out.
 
   Returns:
     {split: names in the order of the list}.
 
   Raises:
-    InputError: a list cannot be read, or a name has no image or no label.
+    InputError: a list cannot be read.
   """
   splits = {}
   for split, path in build_data.find_lists(list_folder).items():
     lines = build_data.read_list(path)
-    for name, line in lines.items():
-      needs_label = split != common.TEST_SET
-      if name not in images or (needs_label and name not in labels):
-        what = 'label' if name in images else 'image'
-        known = labels if name in images else images
-        raise InputError(
-          f'{path}, line {line}: there is no {what} {name!r}. Expected names '
-          'without extension, with their subfolders. Those of '
-          f'{what}s are {listing(known)}.'
-        )
+    for what, known in (('image', images), ('label', labels)):
+      missing = [name for name in lines if name not in known]
+      if not missing or (what == 'label' and split == common.TEST_SET):
+        continue
+      refuse(
+        f'{path}, line {lines[missing[0]]}: there is no {what} '
+        f'{missing[0]!r}. Names without {what} are {listing(missing)}. '
+        'Expected names without extension, with their subfolders. Those of '
+        f'{what}s are {listing(known)}.'
+      )
+      lines = {name: lines[name] for name in lines if name in known}
     splits[split] = list(lines)
   return splits
 

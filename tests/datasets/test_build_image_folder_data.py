@@ -45,11 +45,11 @@ def data(tmp_path):
   return tmp_path
 
 
-def _convert(root, labels='masks', images='photos', **options):
+def _convert(root, labels='masks', images='photos', num_shards=None, **options):
   return build_image_folder_data.convert(
     str(root / images), str(root / labels), str(root / 'out'), None,
-    Options(**options),
-  )  # fmt: skip
+    Options(**options), num_shards,
+  )[:2]  # fmt: skip
 
 
 def _with_table(root, **options):
@@ -299,7 +299,6 @@ def test_a_folder_of_two_kinds(data):
     ({'split': 'a', 'seed': 1}, 'in one way. Received: --split as well as'),
     ({'list_folder': 'x', 'val_fraction': 0.0}, 'in one way'),
     ({'val_fraction': 1.5}, 'val_fraction must be a finite number'),
-    ({'num_shards': 0}, 'num_shards must be an integer'),
     ({'line_width': 0.0}, 'line_width must be'),
     ({'split': 'a/b'}, '--split must be a name'),
     ({'unknown': 'ignore'}, '--unknown=ignore is about'),
@@ -315,6 +314,7 @@ def test_bad_options(options, message):
   'options, message',
   [
     ({'line_width': 3.0}, '--line_width is for labels of the format labelme'),
+    ({'num_shards': 0}, 'num_shards must be an integer'),
     ({'images': 'none'}, 'no folder .*none'),
     ({'labels': 'none'}, 'no --label_folder=.*none'),
     ({'labels': 'empty'}, 'holds neither masks nor JSON'),

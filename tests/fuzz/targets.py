@@ -141,14 +141,14 @@ def _convert_folder(labels, **options):
       key: str(root / value) if key in ('class_table', 'list_folder') else value
       for key, value in options.items()
     }
-    info, pixels = build_image_folder_data.convert(
+    result = build_image_folder_data.convert(
       str(root / 'photos'),
       str(root / labels),
       str(root / OUTPUT),
       'mine',
       build_image_folder_data.Options(**paths),
     )
-    build_image_folder_data.summary(info, pixels).encode()
+    build_image_folder_data.summary(*result).encode()
 
   return run
 
