@@ -16,6 +16,11 @@ EXTENSIONS = ('png', 'bmp', 'tif', 'tiff', 'jpg', 'jpeg', 'webp', 'gif')
 # How the pixels of masks are read: --mask_values.
 AUTO, INDEX, COLOR = VALUES = ('auto', 'index', 'color')
 
+_ADVICE = (
+  f'Say what the pixels of all masks are: --mask_values={INDEX} (numbers of '
+  f'rows of the table, from 0) or --mask_values={COLOR}'
+)
+
 # A message lists the colours of a mask if there are at most so many.
 _MAX_COLORS = 40
 
@@ -36,6 +41,8 @@ class MaskLabels(LabelSource):
     """
     self.paths = image_folders.find_files(folder, EXTENSIONS, suffix)
     self._values = values
+    # {the only way in which masks could be read: the first such mask}.
+    self._decided = {}
 
   def find_classes(self, names: Sequence[str]) -> ClassTable:
     if self._values == COLOR:
@@ -60,12 +67,27 @@ class MaskLabels(LabelSource):
     self, name: str, size: tuple[int, int], classes: Classes
   ) -> np.ndarray:
     mask = image_files.read_mask(self.paths[name])
-    is_open = mask.has_indices and classes.table.has_colors
-    if self._values == AUTO and is_open:
-      return _whichever_fits(mask, classes)
-    if self._values == INDEX or (self._values == AUTO and mask.has_indices):
-      return _by_index(mask, classes, classes.unknown_label)
-    return _by_color(mask, classes, classes.unknown_label)
+    if self._values != AUTO:
+      return _READERS[self._values](mask, classes, classes.unknown_label)
+    if classes.table.has_colors:
+      values, labels = _whichever_fits(mask, classes)
+      self._decide(values, mask.path)
+      return labels
+    values = COLOR if _indices(mask) is None else INDEX
+    return _READERS[values](mask, classes, classes.unknown_label)
+
+  def _decide(self, values, path):
+    """Refuses a mask that is to be read otherwise than masks before it."""
+    if values is None:
+      return
+    self._decided.setdefault(values, path)
+    if len(self._decided) > 1:
+      raise InputError(
+        f'the masks would be read in two ways: only the values of '
+        f'{self._decided[INDEX]} are rows of the table of classes, but of '
+        f'{self._decided[COLOR]} only the colours stand there. {_ADVICE}. '
+        '--unknown=ignore ignores what is not in the table.'
+      )
 
 
 def _indices(mask):
@@ -97,31 +119,41 @@ def _by_color(mask, classes, unknown_label):
   )
 
 
+# {--mask_values: how to read a mask}.
+_READERS = {INDEX: _by_index, COLOR: _by_color}
+
+
 def _whichever_fits(mask, classes):
-  """Labels of a grey or palette mask, where the table has colours too.
+  """Labels of a mask, where the table has colours.
 
   Its values may be rows of the table, and what they look like colours of the
-  table. If both are possible, they must come to the same.
+  table. If both are possible, they must come to the same, unless the file
+  holds colours by its kind.
+
+  Returns:
+    INDEX or COLOR, None if it may be either; and the labels.
   """
-  found, errors = [], []
-  for read in (_by_index, _by_color):
+  found, errors = {}, []
+  for values, read in _READERS.items():
     try:
-      found.append(read(mask, classes, None))
+      found[values] = read(mask, classes, None)
     except InputError as error:
       errors.append(str(error))
-  advice = (
-    f'Say what the pixels of all masks are: --mask_values={INDEX} (numbers of '
-    f'rows of the table, from 0) or --mask_values={COLOR}'
-  )
+  if not found and not mask.has_indices:
+    return COLOR, _by_color(mask, classes, classes.unknown_label)
   if not found:
-    raise InputError(f'{errors[0]} Nor do its colours fit. {advice}.')
-  if len(found) == 2 and not np.array_equal(*found):
+    raise InputError(f'{errors[0]} Nor do its colours fit. {_ADVICE}.')
+  if len(found) == 1:
+    return found.popitem()
+  if np.array_equal(*found.values()):
+    return None, found[INDEX]
+  if mask.has_indices:
     raise InputError(
       f'{mask.path} can be read in two ways: its values are rows of '
       f'{classes.table.source} (or {classes.table.ignore_label}), and its '
-      f'colours stand there too, as other classes. {advice}.'
+      f'colours stand there too, as other classes. {_ADVICE}.'
     )
-  return found[0]
+  return COLOR, found[COLOR]
 
 
 # Masks without a table.

@@ -97,6 +97,43 @@ def test_black_and_white(tmp_path):
   np.testing.assert_array_equal(found, mask)
 
 
+def test_all_masks_are_read_in_one_way(tmp_path):
+  """Of PASCAL VOC, with a table of some of its classes."""
+  colors = class_tables.pascal_colormap()
+  table = ClassTable(
+    [Row(str(i), tuple(colors[i])) for i in (0, 7, 15)],
+  )
+  for name, label in (('a', 7), ('b', 1), ('c', 15), ('d', 0)):
+    pixels = np.array([[0, label, 0], [0, 0, 255 * (name == 'b')]], np.uint8)
+    _save(tmp_path, pixels, colors, name)
+  labels = mask_labels.MaskLabels(str(tmp_path))
+  decode = lambda name, unknown=False, labels=labels: labels.decode(
+    name, (2, 3), Classes(table, table.info('mine'), unknown)
+  )
+  np.testing.assert_array_equal(decode('d'), np.zeros((2, 3)))
+  assert decode('a').max() == 1 and decode('c').max() == 2
+  for unknown in (False, True):
+    with pytest.raises(
+      InputError, match=r'values of .*b\.png are .*a\.png only.*_values=color'
+    ):
+      decode('b', unknown)
+  labels = mask_labels.MaskLabels(str(tmp_path), values='color')
+  found = decode('b', True, labels)
+  np.testing.assert_array_equal(found, [[0, 255, 0], [0, 0, 255]])
+  assert decode('c', False, labels).max() == 2
+
+
+def test_grey_masks_saved_as_rgb(tmp_path):
+  _save(tmp_path, np.stack([_LABEL] * 3, -1))
+  np.testing.assert_array_equal(_decode(tmp_path, _NAMES), _LABEL)
+  np.testing.assert_array_equal(_decode(tmp_path), _LABEL)
+  # Colours of the table come first in a file of colours.
+  table = ClassTable([Row('no', (0, 0, 0)), Row('yes', (255, 255, 255))])
+  mask = _LABEL % 2 == 1
+  _save(tmp_path, np.stack([mask.astype(np.uint8) * 255] * 3, -1))
+  np.testing.assert_array_equal(_decode(tmp_path, table), mask)
+
+
 def test_unknown_colours(tmp_path):
   pixels = _COLORS[_LABEL]
   pixels[0, 0] = pixels[1, 2] = [1, 2, 5]
