@@ -185,7 +185,8 @@ def _classes(labels, splits, name, options):
     names = dict.fromkeys(itertools.chain(*splits.values()))
     table = labels.find_classes([n for n in names if n in labels.paths])
   if labels.has_background:
-    table = table.with_background()
+    # The rows of a table are in the order that the user wants.
+    table = table.with_background(to_front=not options.class_table)
   table = table.without(options.ignore_classes)
   return Classes(table, table.info(name), options.unknown == IGNORE)
 

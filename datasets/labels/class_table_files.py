@@ -7,7 +7,7 @@ colour where masks are coloured. The order of the rows numbers the classes.
 import collections
 import dataclasses
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from deeplab import input_files
 from deeplab.common import InputError
@@ -36,9 +36,16 @@ _COLOR_FIRST = re.compile(rf'{_NUMBERS}[\s,;:]+(\S.*)')
 _HEX = re.compile(rf'{_NAME}[\s,;:]+(#[0-9a-fA-F]{{6}})')
 _HEADER = re.compile(
   r'\w+[\s,;]+(r[\s,;]+g[\s,;]+b|red[\s,;]+green[\s,;]+blue)'
-  r'|(r[\s,;]+g[\s,;]+b|red[\s,;]+green[\s,;]+blue)[\s,;]+\w+',
+  r'|(r[\s,;]+g[\s,;]+b|red[\s,;]+green[\s,;]+blue)[\s,;]+\w+'
+  r'|names?|class(es)?|labels?|\w+\s*[,;]\s*colou?r',
   re.IGNORECASE,
 )
+
+# What names do not hold unless they are quoted, beside colours whose numbers
+# are between commas, or between spaces, and alone: numbers, or other columns.
+_COMMAS = re.compile('[,;]')
+_NUMBER_IN_NAME = re.compile(r'-?\d+\s.*|.*\s-?\d+')
+_NUMBER_FIRST = re.compile(r'-?\d+[\s:].*')
 
 _EXPECTED = (
   "Expected 'name,red,green,blue' or 'red green blue name' in every line, or "
@@ -117,24 +124,47 @@ class ClassTable:
     return {row.color: labels[row.name] for row in self.rows}
 
   @property
+  def _backgrounds(self):
+    """The rows that are called background."""
+    return [r for r in self.rows if r.name.casefold() in BACKGROUND_NAMES]
+
+  @property
   def background_label(self) -> int:
     """The label of pixels outside all shapes; see `with_background`."""
-    labels = self.label_of_name
-    return next(labels[name] for name in BACKGROUND_NAMES if name in labels)
+    return self.label_of_name[self._backgrounds[0].name]
 
-  def with_background(self) -> 'ClassTable':
-    """The table with a row for the background, in front if it had none."""
-    names = {row.name for row in self.rows}
-    if names & set(BACKGROUND_NAMES):
-      return self
+  def with_background(self, to_front: bool = False) -> 'ClassTable':
+    """The table with a row for the background, in front if it had none.
+
+    Args:
+      to_front: whether a row that is there goes to the front too.
+    """
+    if found := self._backgrounds:
+      others = [row for row in self.rows if row is not found[0]]
+      return self._changed([found[0], *others]) if to_front else self
     color = None
     if self.has_colors:
       free = map(tuple, class_tables.pascal_colormap())
       used = {row.color for row in self.rows}
       color = next(c for c in free if c not in used)
-    return dataclasses.replace(self, rows=[Row(BACKGROUND, color), *self.rows])
+    return self._changed([Row(BACKGROUND, color), *self.rows])
 
-  def without(self, names: Iterable[str]) -> 'ClassTable':
+  def _changed(self, rows, ignored=frozenset()):
+    """The table with other rows, or with further ones ignored.
+
+    The ignore label of a dataset_info.json may be that of a class. It would
+    become that of another one; so what it was is ignored as a row is.
+    """
+    was = {row.name for row in self.kept[self.ignore_label :][:1]}
+    is_free = not was and self.ignore_label >= len(rows)
+    return dataclasses.replace(
+      self,
+      rows=rows,
+      ignored=self.ignored | ignored | was,
+      ignore_label=self.ignore_label if is_free else IGNORE_LABEL,
+    )
+
+  def without(self, names: Collection[str]) -> 'ClassTable':
     """The table with further rows ignored.
 
     Args:
@@ -150,7 +180,7 @@ class ClassTable:
         f'--ignore_classes names {unknown}, but {self.source} has the classes '
         f'{known}.'
       )
-    return dataclasses.replace(self, ignored=self.ignored | set(names))
+    return self._changed(self.rows, frozenset(names)) if names else self
 
   def info(self, name: str) -> DatasetInfo:
     """The description of the data set.
@@ -269,17 +299,39 @@ def _text_rows(text, path):
 
 def _text_row(line, where):
   """The Row of a line."""
+  color = None
   if match := _COLOR_FIRST.fullmatch(line):
     *numbers, name = match.groups()
+    color = tuple(map(int, numbers))
   elif match := _NAME_FIRST.fullmatch(line):
     name, *numbers = match.groups()
+    color = tuple(map(int, numbers))
   elif match := _HEX.fullmatch(line):
-    return Row(_bare(match[1]), _hex_color(match[2]), where)
+    name, color = match[1], _hex_color(match[2])
   elif re.search('[,;]', line):
     raise InputError(f'{where}: {_EXPECTED}. Received: {line[:80]!r}.')
   else:
-    return Row(_bare(line), None, where)
-  return Row(_bare(name), tuple(map(int, numbers)), where)
+    name = line
+  _check_columns(name.strip(), line, where)
+  return Row(_bare(name), color, where)
+
+
+def _check_columns(name, line, where):
+  """Refuses names that hold further columns of the file."""
+  if name.startswith('"') and name.endswith('"'):
+    return
+  if _COMMAS.search(line.replace(name, '', 1)):
+    is_bad = _COMMAS.search(name)
+  elif name != line:
+    is_bad = _NUMBER_IN_NAME.fullmatch(name)
+  else:
+    is_bad = _NUMBER_FIRST.fullmatch(name)
+  if is_bad:
+    raise InputError(
+      f'{where}: there are columns besides name and colour, {name[:80]!r}: '
+      f'remove them, or write "{_bare(name)[:80]}" if that is the name. '
+      f'{_EXPECTED}. Received: {line[:80]!r}.'
+    )
 
 
 def _bare(name):

@@ -37,6 +37,7 @@ def _rows(table):
     '# label:color_rgb:parts:actions\nroad:128,64,128::\n'
     'traffic light:250,170,30::\n',
     'road;#804080\ntraffic light;#FAAA1E',
+    'label,color\nroad,#804080\ntraffic light,#FAAA1E',
   ],
 )
 def test_text_files_with_colours(tmp_path, text):
@@ -96,6 +97,82 @@ def test_ignored_rows_are_no_classes(tmp_path):
     table.without(['sky'])
   with pytest.raises(InputError, match='has 0 classes'):
     table.without(['road', 'car'])
+
+
+@pytest.mark.parametrize('header', ['name', 'Class', 'label', 'Labels'])
+def test_the_header_of_one_column_is_no_class(tmp_path, header):
+  table = _read(tmp_path, f'{header}\nsky\nlane 1\n{header}')
+  assert [row.name for row in table.rows] == ['sky', 'lane 1', header]
+
+
+@pytest.mark.parametrize(
+  'line',
+  [
+    '0,road,128,64,128',
+    'road,7,128,64,128',
+    'road,128,64,128,255',
+    'road,flat,128,64,128',
+    '0 128 64 128 road',
+    'road 128 64 128 255',
+    '0,road,#804080',
+    '0 road',
+    '0: road',
+  ],
+)
+def test_further_columns(tmp_path, line):
+  with pytest.raises(
+    InputError, match=r'line 2: there are columns besides name and colour'
+  ):
+    _read(tmp_path, f'# own\n{line}\n')
+
+
+@pytest.mark.parametrize(
+  'line, name',
+  [
+    ('lane 1,128,64,128', 'lane 1'),
+    ('"lane,1",128,64,128', 'lane,1'),
+    ('"lane 1" 128 64 128', 'lane 1'),
+    ('128 64 128 "2 lanes"', '2 lanes'),
+    ('"2 lanes"', '2 lanes'),
+    ('lane1 128 64 128', 'lane1'),
+  ],
+)
+def test_names_with_numbers(tmp_path, line, name):
+  assert _read(tmp_path, line).rows[0].name == name
+
+
+def test_ignored_rows_beside_the_ignore_label_of_a_class(tmp_path):
+  """A class behind the ignored ones would get the label to ignore."""
+  ade = dataset_info.BUILTIN['ade20k']
+  ade.save(str(tmp_path))
+  table = class_table_files.read(str(tmp_path / 'dataset_info.json'))
+  for names in (['background'], ['wall'], ['background', 'wall']):
+    changed = table.without(names)
+    kept = [n for n in ade.class_names if n not in ('background', *names)]
+    info = changed.info('mine')
+    assert info.class_names == kept and info.ignore_label == 255
+    assert changed.label_of_row == [
+      kept.index(name) if name in kept else 255 for name in ade.class_names
+    ]
+  assert table.without([]).ignore_label == 0
+
+
+def test_a_background_before_an_ignore_label(tmp_path):
+  info = dataset_info.DatasetInfo('x', 2, 2, ['sky', 'road'])
+  info.save(str(tmp_path))
+  table = class_table_files.read(str(tmp_path / 'dataset_info.json'))
+  assert table.without(['sky']).ignore_label == 2
+  table = table.with_background()
+  assert table.ignore_label == 255 and table.label_of_row == [0, 1, 2]
+
+
+def test_a_background_of_another_spelling(tmp_path):
+  table = _read(tmp_path, 'road\nBackground\ncar')
+  assert table.with_background() is table
+  assert table.background_label == 1
+  table = table.with_background(to_front=True)
+  assert [row.name for row in table.rows] == ['Background', 'road', 'car']
+  assert table.background_label == 0
 
 
 def test_a_background_is_added_in_a_free_colour(tmp_path):
