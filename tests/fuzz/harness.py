@@ -210,9 +210,3 @@ class Counts:
       )
       lines.append(f'{row[0]:24}{row[1]:10}{cells}')
     return '\n'.join(lines)
-
-
-def report_slow(case, secs, most=5.0):
-  """Says which cases took long."""
-  if secs > most:
-    print(f'{secs:.1f} s: {case}', flush=True)
