@@ -13,6 +13,11 @@ from deeplab import common
 from deeplab.common import InputError
 from deeplab.datasets import build_data
 
+# A split, and beginnings of the names of others that may not share images with
+# it; trainval may.
+_TRAIN = 'train'
+_EVALUATED = ('val', 'test')
+
 # How many names a message lists.
 _LISTED = 5
 
@@ -43,7 +48,8 @@ def find_files(
   """Finds the files of a folder and its subfolders.
 
   Args:
-    folder: the folder. Hidden files and folders do not count.
+    folder: the folder. Hidden files and folders do not count; links to
+      folders do.
     extensions: without the dot, in lower case; files may have either case.
     suffix: what follows the names, before the extension; other files do not
       count.
@@ -53,18 +59,12 @@ def find_files(
     {name: path}, sorted by name.
 
   Raises:
-    InputError: there is no such folder, or two files have one name, or a name
-      is no Unicode text.
+    InputError: there is no such folder, or one cannot be listed, or two files
+      have one name, or a name is no Unicode text.
   """
   build_data.check_folder(folder, 'files')
   found = {}
-  for root, folders, files in os.walk(folder):
-    folders[:] = [
-      name
-      for name in folders
-      if not name.startswith('.')
-      and not (leave_out and is_inside(os.path.join(root, name), leave_out))
-    ]
+  for root, files in _walk(folder, leave_out):
     for file in files:
       stem, extension = os.path.splitext(file)
       is_one = extension[1:].lower() in extensions and stem.endswith(suffix)
@@ -76,6 +76,26 @@ def find_files(
       _check_name(name, path, found)
       found[name] = path
   return dict(sorted(found.items()))
+
+
+def _walk(folder, leave_out, above=()):
+  """Yields (folder, names of its files), of subfolders too."""
+  place = os.path.realpath(folder)
+  if place in above:
+    raise InputError(
+      f'{folder} is a link to a folder around it, {place}. Remove the link.'
+    )
+  try:
+    names = sorted(os.listdir(folder))
+  except OSError as error:
+    raise InputError(f'{folder} cannot be listed: {error.strerror}.') from error
+  is_folder = {n: os.path.isdir(os.path.join(folder, n)) for n in names}
+  yield folder, [name for name in names if not is_folder[name]]
+  for name in names:
+    path = os.path.join(folder, name)
+    is_wanted = is_folder[name] and not name.startswith('.')
+    if is_wanted and not (leave_out and is_inside(path, leave_out)):
+      yield from _walk(path, leave_out, (*above, place))
 
 
 def _check_name(name, path, found):
@@ -165,7 +185,8 @@ def split_by_lists(
     InputError: a list cannot be read.
   """
   splits = {}
-  for split, path in build_data.find_lists(list_folder).items():
+  lists = build_data.find_lists(list_folder)
+  for split, path in lists.items():
     lines = build_data.read_list(path)
     for what, known in (('image', images), ('label', labels)):
       missing = [name for name in lines if name not in known]
@@ -179,7 +200,20 @@ def split_by_lists(
       )
       lines = {name: lines[name] for name in lines if name in known}
     splits[split] = list(lines)
+  _check_apart(splits, lists, refuse)
   return splits
+
+
+def _check_apart(splits, lists, refuse):
+  """Refuses images that are both trained on and evaluated."""
+  for split, names in splits.items():
+    shared = set(names) & set(splits.get(_TRAIN, ()))
+    if shared and split.startswith(_EVALUATED):
+      refuse(
+        f'{lists[_TRAIN]} and {lists[split]} both name {listing(shared)}. A '
+        'network would be evaluated on what it was trained on: take them out '
+        'of one of the two.'
+      )
 
 
 def split_by_fraction(

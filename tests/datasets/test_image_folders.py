@@ -1,6 +1,8 @@
 """Which files belong together, and splits of them."""
 
+import errno
 import itertools
+import os
 
 import pytest
 
@@ -50,6 +52,39 @@ def test_the_suffix_of_labels_is_guessed():
     image_folders.pair(images, dict.fromkeys(['a_L', 'ab_L'], 'y'), False)
   with pytest.raises(InputError, match='subfolders included'):
     image_folders.pair(images, dict.fromkeys(['a_L', 'c_L'], 'y'), False)
+
+
+def test_links_to_folders(tmp_path):
+  (tmp_path / 'far').mkdir()
+  (tmp_path / 'far/b.png').touch()
+  folder = tmp_path / 'photos'
+  folder.mkdir()
+  (folder / 'a.png').touch()
+  # The same folder twice is no loop.
+  for name in ('near', 'nearer'):
+    (folder / name).symlink_to(tmp_path / 'far')
+  found = image_folders.find_files(str(folder), ['png'])
+  assert list(found) == ['a', 'near/b', 'nearer/b']
+  (tmp_path / 'far/up').symlink_to(folder)
+  with pytest.raises(InputError, match='near/up is a link to a folder around'):
+    image_folders.find_files(str(folder), ['png'])
+
+
+def test_folders_that_cannot_be_listed(tmp_path, monkeypatch):
+  (tmp_path / 'secret').mkdir()
+  listdir = os.listdir
+
+  def refuse(path):
+    if os.path.basename(path) == 'secret':
+      raise PermissionError(errno.EACCES, 'Permission denied', path)
+    return listdir(path)
+
+  # The superuser may list everything.
+  monkeypatch.setattr(os, 'listdir', refuse)
+  with pytest.raises(
+    InputError, match='secret cannot be listed: Permission denied'
+  ):
+    image_folders.find_files(str(tmp_path), ['png'])
 
 
 def _split(names, seed=1, **fractions):
@@ -103,3 +138,34 @@ def test_lists(tmp_path):
   (tmp_path / 'val.txt').write_text('a\n')
   with pytest.raises(InputError, match=r"no image 'a'.*s/a"):
     image_folders.split_by_lists(str(tmp_path), images, labels)
+
+
+def test_lists_of_the_same_images(tmp_path):
+  files = dict.fromkeys('abcd', 'x')
+  for split, names in (('train', 'abc'), ('val', 'd'), ('trainval', 'abcd')):
+    (tmp_path / f'{split}.txt').write_text('\n'.join(names))
+  splits = image_folders.split_by_lists(str(tmp_path), files, files)
+  assert splits['trainval'] == list('abcd')
+  (tmp_path / 'test.txt').write_text('d')
+  image_folders.split_by_lists(str(tmp_path), files, files)
+  for split in ('val', 'test'):
+    (tmp_path / f'{split}.txt').write_text('c\nb')
+    with pytest.raises(
+      InputError, match=rf'train\.txt and .*{split}\.txt both name 2: b, c'
+    ):
+      image_folders.split_by_lists(str(tmp_path), files, files)
+    (tmp_path / f'{split}.txt').write_text('d')
+
+
+def test_faults_can_be_collected(tmp_path):
+  faults, images = [], dict.fromkeys('abc', 'x')
+  names = image_folders.pair(
+    images, dict.fromkeys('bcd', 'y'), False, faults.append
+  )
+  assert names == ['b', 'c'] and len(faults) == 2
+  (tmp_path / 'train.txt').write_text('a\nb\nz')
+  splits = image_folders.split_by_lists(
+    str(tmp_path), images, {'b': 'y'}, faults.append
+  )
+  assert splits == {'train': ['b']}
+  assert "no image 'z'" in faults[2] and "no label 'a'" in faults[3]
