@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pathlib
+import sys
 
 import numpy as np
 import pytest
@@ -208,6 +209,30 @@ def test_trimap_as_table_json_events_and_plot(tmp_path, monkeypatch, capsys):
     assert (tmp_path / name).is_file()
 
 
+def test_a_fault_of_a_picture_is_a_warning(
+  tmp_path, monkeypatch, capsys, caplog
+):
+  # As if it were not installed.
+  monkeypatch.setitem(sys.modules, 'matplotlib', None)
+  job = _trimap_job(monkeypatch, lambda unused: _dataset())
+  values = evaluator.run(job, str(tmp_path), [2])
+  assert json.loads((tmp_path / 'miou_7.json').read_text()) == values
+  events = _events(tmp_path)
+  assert ('eval/miou_1.0_overall', 7) in events
+  assert ('trimap/miou_1.0_width_2', 7) in events
+  assert not list(tmp_path.glob('*.png'))
+  for name in ('confusion_7.png', 'trimap_7.png'):
+    assert f'{name} is not drawn: ' in caplog.text
+  # Nor is it said to be there.
+  assert (
+    capsys.readouterr()
+    .out.splitlines()[-1]
+    .endswith(
+      'miou_7.json, beside it images_7.csv, images_7.npz, trimap_7.json'
+    )
+  )
+
+
 class _Unlabelled:
   """A data set of one image, all of it ignored."""
 
@@ -225,7 +250,9 @@ class _Unlabelled:
     }
 
 
-def test_ignored_labels_are_an_error_after_the_rest(tmp_path, monkeypatch):
+def test_ignored_labels_are_an_error_after_the_rest(
+  tmp_path, monkeypatch, capsys
+):
   job = _trimap_job(monkeypatch, lambda unused: _Unlabelled())
   with pytest.raises(InputError, match=r'--eval_split=val .*have the ignore'):
     evaluator.run(job, str(tmp_path), [2, 5])
@@ -233,6 +260,7 @@ def test_ignored_labels_are_an_error_after_the_rest(tmp_path, monkeypatch):
   assert stored['num_images'] == 1 and stored['num_pixels'] == 0
   assert 'trimap' not in stored
   assert not list(tmp_path.glob('trimap*'))
+  assert 'confusions' not in capsys.readouterr().out
 
 
 def test_the_parameters_of_the_crf_are_written(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """Names of what is compared, where a plot goes, and texts in it."""
 
+import warnings
+
 import pytest
 
 from deeplab.common import InputError
@@ -63,3 +65,11 @@ def test_a_table_of_text():
   rows = [['class', 'IoU'], ['sky', '0.5'], ['pole', '-']]
   assert text_table.align(rows) == ['class  IoU', 'sky    0.5', 'pole     -']
   assert text_table.align(rows, left=0)[1] == '  sky  0.5'
+
+
+def test_characters_that_a_font_does_not_have():
+  canvas = plots.new_figure(1, 1)
+  canvas.suptitle('\u6b63')
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    assert plots.to_bytes(canvas).startswith(b'\x89PNG')

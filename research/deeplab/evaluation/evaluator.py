@@ -6,6 +6,7 @@ import math
 import os
 
 import tensorflow as tf
+from absl import logging
 
 from deeplab import atomic_files, common
 from deeplab.common import InputError
@@ -74,6 +75,8 @@ def write_results(
 ):
   """Writes an evaluation as JSON files, pictures and for TensorBoard.
 
+  Pictures are nothing to end a training for: any fault of them is a warning.
+
   Args:
     matrix: a metrics.ConfusionMatrix.
     logdir: folder for miou_<step>.json, miou_latest.json and
@@ -112,19 +115,22 @@ def write_results(
   }
   if trimap is not None:
     values['trimap'] = trimap_lib.to_dict(trimap)
-    scalars.update(_write_trimap(values, logdir, class_names))
-  # Before the pictures, which are only to look at.
+    scalars.update(_trimap_scalars(values))
+    write(f'{result_files.TRIMAP}.json', _trimap_json(values, class_names))
   for name in (result_files.MIOU, LATEST_FILE):
     write(name, _to_json(values))
   if scores is not None:
     write(result_files.IMAGES_TABLE, scores.to_csv())
     write(result_files.IMAGES, scores.counts().to_bytes())
-  title = plot_confusion.title_of(matrix, step)
-  write(result_files.CONFUSION, plot_confusion.draw(matrix, class_names, title))
   with writer.as_default(step=step):
     for name, value in scalars.items():
       tf.summary.scalar(name, value)
   writer.flush()
+  for name, draw in _pictures(matrix, class_names, values).items():
+    try:
+      write(name, draw())
+    except Exception as error:
+      logging.warning('%s is not drawn: %s', name.format(step), error)
   return values
 
 
@@ -132,30 +138,48 @@ def _to_json(values):
   return json.dumps(values, indent=1, allow_nan=False) + '\n'
 
 
-def _write_trimap(values, logdir, class_names):
-  """Writes trimap_<step>.json and .png.
-
-  Args:
-    values: what `write_results` is going to return.
-    logdir: folder for the files.
-    class_names: one name for each class, or None.
-
-  Returns:
-    {TensorBoard tag: mIoU}.
-  """
-  tag, step, trimap = (values[name] for name in ('tag', 'step', 'trimap'))
+def _trimap_json(values, class_names):
+  """The file trimap_<step>.json; the arguments are those of `_pictures`."""
   header = {name: values[name] for name in ('step', 'checkpoint', 'tag')}
   header['class_names'] = class_names and list(class_names)
-  path = os.path.join(logdir, result_files.TRIMAP.format(step))
-  atomic_files.write(f'{path}.json', _to_json({**header, 'trimap': trimap}))
-  picture = plot_trimap.draw([plot_trimap.Curve(f'step {step}', trimap)])
-  atomic_files.write(f'{path}.png', picture)
+  return _to_json({**header, 'trimap': values['trimap']})
+
+
+def _trimap_scalars(values):
+  """{TensorBoard tag: mIoU} of the values of `write_results`."""
   return {
-    f'trimap/{tag}_width_{row["width"]}': (
+    f'trimap/{values["tag"]}_width_{row["width"]}': (
       math.nan if row['miou'] is None else row['miou']
     )
-    for row in trimap['bands']
+    for row in values['trimap']['bands']
   }
+
+
+def _pictures(matrix, class_names, values):
+  """The pictures of an evaluation.
+
+  Args:
+    matrix: a metrics.ConfusionMatrix.
+    class_names: one name for each class, or None.
+    values: what `write_results` is going to return.
+
+  Returns:
+    {name of the file, for the step: function that draws it}.
+  """
+  step = values['step']
+
+  def draw_confusion():
+    title = plot_confusion.title_of(matrix, step)
+    return plot_confusion.draw(matrix, class_names, title)
+
+  def draw_trimap():
+    return plot_trimap.draw([plot_trimap.Curve(f'step {step}', trimap)])
+
+  trimap = values.get('trimap')
+  pictures = {result_files.CONFUSION: draw_confusion}
+  if trimap is not None:
+    pictures[f'{result_files.TRIMAP}.png'] = draw_trimap
+  return pictures
 
 
 class _Recorder:
@@ -214,7 +238,8 @@ class _Recorder:
     matrix = evaluate(predict, dataset, trimap, scores)
     print(metrics.to_table(matrix, names))
     confusions = metrics.largest_confusions(matrix, names)
-    print('\n  '.join(['Largest confusions:', *map(str, confusions)]))
+    if confusions:
+      print('\n  '.join(['Largest confusions:', *map(str, confusions)]))
     has_trimap = trimap is not None and not trimap.is_empty()
     with prediction.clear_write_errors(self._logdir):
       values = write_results(
@@ -242,7 +267,13 @@ class _Recorder:
     names += [result_files.IMAGES_TABLE, result_files.IMAGES]
     if has_trimap:
       names += [f'{result_files.TRIMAP}.json', f'{result_files.TRIMAP}.png']
-    first, *others = (name.format(step) for name in names)
+    names = [name.format(step) for name in names]
+    # A picture may not have been drawn.
+    first, *others = (
+      name
+      for name in names
+      if tf.io.gfile.exists(os.path.join(self._logdir, name))
+    )
     return (
       f'mIoU {matrix.mean_iou():.4f} ({self._tag}) of {matrix.num_images} '
       f'images at step {step}: {os.path.join(self._logdir, first)}, beside it '

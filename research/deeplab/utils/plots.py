@@ -7,6 +7,7 @@ pyplot: it would choose a window system and keep every figure.
 import io
 import itertools
 import os
+import warnings
 
 from deeplab.common import InputError
 
@@ -29,7 +30,10 @@ def new_figure(width, height, dpi=120):
 def to_bytes(canvas, file_format='png'):
   """The file of a Figure, one of `FORMATS`."""
   content = io.BytesIO()
-  canvas.savefig(content, format=file_format)
+  with warnings.catch_warnings():
+    # Once for each character: names in scripts that its font does not have.
+    warnings.filterwarnings('ignore', 'Glyph .* missing from')
+    canvas.savefig(content, format=file_format)
   return content.getvalue()
 
 
