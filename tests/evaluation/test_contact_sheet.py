@@ -83,15 +83,23 @@ def _shown(page):
   return page.locator('.card .name').all_inner_texts()
 
 
-def _color(page, locator, x, y=0.5):
+def _color(locator, x, y=0.5):
   """What is drawn at a place (shares of width and height) of an element."""
-  page.wait_for_function(
-    '[...document.images].every((one) => one.loading === "lazy" '
-    '|| one.complete)'
+  locator.scroll_into_view_if_needed()
+  locator.evaluate(
+    'node => Promise.all('
+    '[...node.querySelectorAll("img")].map((one) => one.decode()))'
   )
   picture = Image.open(io.BytesIO(locator.screenshot())).convert('RGB')
   place = (int(x * picture.width), int(y * picture.height))
   return picture.getpixel(place)
+
+
+def _wait_for_focus(page, name):
+  """Waits until the keyboard is at the name of an image."""
+  page.wait_for_function(
+    'name => document.activeElement.innerText === name', arg=name
+  )
 
 
 def test_values_of_the_page(tmp_path):
@@ -188,12 +196,12 @@ def test_slider_and_opacity(url):
     page.get_by_text('Compare two').click()
     stage = page.locator('.card .stage').first
     # White on the left, what is predicted on the right.
-    assert _color(page, stage, 0.4) == _WHITE
-    assert _color(page, stage, 0.6) == _GREEN
+    assert _color(stage, 0.4) == _WHITE
+    assert _color(stage, 0.6) == _GREEN
     slider = page.locator('#comparison [data-bind=wipe]')
     slider.focus()
     page.keyboard.press('End')
-    assert _color(page, stage, 0.6) == _WHITE
+    assert _color(stage, 0.6) == _WHITE
     # Drag to the left: the prediction everywhere.
     box = stage.bounding_box()
     y = box['y'] + box['height'] / 3
@@ -203,19 +211,19 @@ def test_slider_and_opacity(url):
     page.mouse.up()
     assert slider.input_value() == '25'
     assert page.locator('#viewer').is_hidden()
-    assert _color(page, stage, 0.4, 0.9) == (0, 0, 0)
-    assert _color(page, stage, 0.6, 0.9) == _GREEN
+    assert _color(stage, 0.4, 0.9) == (0, 0, 0)
+    assert _color(stage, 0.6, 0.9) == _GREEN
     page.locator('#comparison [data-bind=opacity]').focus()
     page.keyboard.press('Home')
-    assert _color(page, stage, 0.6, 0.9) == _WHITE
+    assert _color(stage, 0.6, 0.9) == _WHITE
     # Other pictures, on both sides.
     page.keyboard.press('End')
     page.locator('#comparison [data-bind=left]').select_option('Prediction')
     page.locator('#comparison [data-bind=right]').select_option('Ground truth')
     second = page.locator('.card .stage').nth(1)
     slider.fill('75')
-    assert _color(page, second, 0.6, 0.9) == _RED
-    assert _color(page, second, 0.9, 0.9) == _GREEN
+    assert _color(second, 0.6, 0.9) == _RED
+    assert _color(second, 0.9, 0.9) == _GREEN
 
 
 def test_choosing_classes(url):
@@ -230,23 +238,23 @@ def test_choosing_classes(url):
     assert house.get_attribute('aria-pressed') == 'true'
     assert classes.first.get_attribute('aria-pressed') == 'false'
     picture = page.locator('[data-layer=prediction]').first
-    assert _color(page, picture, 0.75) == _RED
+    assert _color(picture, 0.75) == _RED
     # Ground is black no more, and the ground truth has no house.
-    assert min(_color(page, picture, 0.25)) > 200
+    assert min(_color(picture, 0.25)) > 200
     truth = page.locator('[data-layer=label]').first
-    assert min(_color(page, truth, 0.75)) > 200
+    assert min(_color(truth, 0.75)) > 200
     overlay = page.locator('[data-layer=overlay]').first
-    assert _color(page, overlay, 0.25) == _WHITE
-    assert _color(page, overlay, 0.75)[1] == pytest.approx(127, abs=2)
+    assert _color(overlay, 0.25) == _WHITE
+    assert _color(overlay, 0.75)[1] == pytest.approx(127, abs=2)
     classes.filter(has_text='tree').click()
     assert _shown(page) == [b2, b10, odd]
-    assert _color(page, truth, 0.75) == _GREEN
+    assert _color(truth, 0.75) == _GREEN
     # Of these two classes the first image has one only, all of it right.
     first = page.locator('.facts').first.inner_text()
     assert 'IoU (chosen) 100.0' in first
     page.get_by_text('Show all').click()
     assert page.get_by_text('Show all').is_hidden()
-    assert _color(page, picture, 0.25) == (0, 0, 0)
+    assert _color(picture, 0.25) == (0, 0, 0)
 
 
 def test_the_viewer_by_keyboard(url):
@@ -254,8 +262,7 @@ def test_the_viewer_by_keyboard(url):
     page.locator('#sort').select_option('number')
     name = page.locator('#viewer-name')
     names = page.locator('.card .name')
-    names.first.focus()
-    page.keyboard.press('ArrowRight')
+    names.nth(1).focus()
     page.keyboard.press('Enter')
     assert name.inner_text() == _NAMES[1]
     page.keyboard.press('ArrowRight')
@@ -265,12 +272,12 @@ def test_the_viewer_by_keyboard(url):
     page.keyboard.press('ArrowLeft')
     assert name.inner_text() == _NAMES[1]
     stage = page.locator('#viewer .stage')
-    assert _color(page, stage, 0.6, 0.9) == _RED
+    assert _color(stage, 0.6, 0.9) == _RED
     page.keyboard.press('4')
-    assert _color(page, stage, 0.6, 0.9) == _GREEN
+    assert _color(stage, 0.6, 0.9) == _GREEN
     for _ in range(4):
       page.keyboard.press('Shift+ArrowRight')
-    assert _color(page, stage, 0.6, 0.9) == _WHITE
+    assert _color(stage, 0.6, 0.9) == _WHITE
     slider = page.locator('#viewer [data-bind=wipe]')
     assert slider.input_value() == '70'
     # In the slider, arrows move it alone.
@@ -285,7 +292,7 @@ def test_the_viewer_by_keyboard(url):
     house.press('Enter')
     page.keyboard.press('Escape')
     assert page.locator('#viewer').is_hidden()
-    assert page.evaluate('document.activeElement.innerText') == _NAMES[1]
+    _wait_for_focus(page, _NAMES[1])
 
 
 def test_enlarging_by_click(url):
@@ -314,6 +321,20 @@ def test_without_labels(tmp_path):
     ]  # fmt: skip
 
 
+def test_the_viewer_goes_on_to_an_image_without_the_class(tmp_path):
+  url = f'file://{_make(tmp_path, has_labels=False)}'
+  with browser.open_page(url) as page:
+    for name in ('tree', 'house'):
+      page.locator('#classes .class').filter(has_text=name).click()
+    page.locator('.card .name').first.click()
+    tree = page.locator('#viewer-scores .class').filter(has_text='tree')
+    tree.press('Enter')
+    assert page.locator('#viewer-name').inner_text() == _NAMES[1]
+    assert tree.count() == 0
+    # The keyboard stays at the classes.
+    assert page.evaluate('document.activeElement.dataset.class') == '0'
+
+
 def test_many_images_in_a_narrow_window(tmp_path):
   """Those far below are not there before somebody comes near."""
   url = f'file://{_make(tmp_path, repeat=100)}'
@@ -322,10 +343,12 @@ def test_many_images_in_a_narrow_window(tmp_path):
     assert cards.count() < 100
     assert page.locator('#status').inner_text() == '300 images'
     assert page.evaluate('document.documentElement.scrollWidth') <= 400
-    for _ in range(20):
-      page.evaluate('window.scrollTo(0, document.body.scrollHeight)')
-      page.wait_for_timeout(50)
-    assert cards.count() == 300
+    page.wait_for_function(
+      """() => {
+        window.scrollTo(0, document.body.scrollHeight);
+        return document.querySelectorAll('.card').length === 300;
+      }"""
+    )
     # The keyboard gets beyond what was there as well.
     page.goto(url)
     page.locator('.card .name').first.click()
@@ -334,5 +357,5 @@ def test_many_images_in_a_narrow_window(tmp_path):
       page.keyboard.press('ArrowRight')
     last = page.locator('#viewer-name').inner_text()
     page.keyboard.press('Escape')
-    assert page.evaluate('document.activeElement.innerText') == last
+    _wait_for_focus(page, last)
     assert page.evaluate('document.documentElement.scrollWidth') <= 400

@@ -18,11 +18,9 @@ const state = {
 };
 const chosen = new Set(); // Classes; none stands for all.
 let shown = []; // The images that pass the filters, in their order.
-let position = 0; // In `shown`, of the image in the viewer.
 
 // So many images are added each time that the end of the page comes near.
 const CHUNK = 40;
-const SLIDER_STEP = 5;
 const DRAG_PIXELS = 4;
 const NOTABLE_CLASSES = 3;
 const NARROW_PIXELS = 700;
@@ -204,7 +202,9 @@ function classButton(number, ...more) {
     const place = made.closest('ul, table').parentElement;
     changed('chosen');
     // The viewer has made new buttons.
-    place.querySelector(`[data-class="${number}"]`).focus();
+    const again = place.querySelector(`[data-class="${number}"]`);
+    // It may also have gone on to an image without this class.
+    (again ?? place.querySelector('.class'))?.focus();
   });
   return made;
 }
@@ -335,66 +335,6 @@ function watchEnd() {
   }
 }
 
-// ---- The viewer: one image, large ----
-
-function openViewer(image, layer) {
-  if (layer && layer !== state.left) {
-    state.right = layer;
-    changed('right');
-  }
-  byId('viewer').showModal();
-  showImage(shown.indexOf(image));
-}
-
-function showImage(place) {
-  if (place < 0 || place >= shown.length) return;
-  position = place;
-  const image = shown[place];
-  byId('viewer-name').textContent = image.name;
-  byId('viewer-place').textContent = `${place + 1} / ${shown.length}`;
-  byId('previous').disabled = place === 0;
-  byId('next').disabled = place === shown.length - 1;
-  byId('viewer-stage').replaceChildren(stage(image, true));
-  byId('viewer-scores').replaceChildren(scoreTable(image));
-}
-
-function scoreTable(image) {
-  const isScored = image.miou !== null;
-  const columns = ['Class', ...(isScored ? ['IoU', 'truth'] : []), 'predicted'];
-  const rows = rankedClasses(image).map((row) => {
-    const [number, share, labelShare, iou] = row;
-    const values = isScored ? [iou, labelShare, share] : [share];
-    return element(
-      'tr',
-      { className: isChosen(row) ? '' : 'other' },
-      element('td', {}, classButton(number)),
-      ...values.map((value) =>
-        element('td', { className: 'number' }, percent(value)),
-      ),
-    );
-  });
-  const head = columns.map((name, index) =>
-    element('th', { className: index ? 'number' : '' }, name),
-  );
-  const caption = `${image.width} \u00d7 ${image.height}`;
-  const scores = isScored
-    ? `, mIoU ${percent(image.miou)}, accuracy ${percent(image.accuracy)}`
-    : '';
-  return element(
-    'table',
-    {},
-    element('caption', {}, caption + scores),
-    element('thead', {}, element('tr', {}, ...head)),
-    element('tbody', {}, ...rows),
-  );
-}
-
-// Back at the sheet, the keyboard goes on where the viewer was.
-function leaveViewer() {
-  grow(position + 1);
-  byId('sheet').children[position]?.querySelector('.name').focus();
-}
-
 // ---- Controls ----
 
 // Shows a field of `state` in its controls.
@@ -458,33 +398,6 @@ function fillControls() {
     chosen.clear();
     changed('chosen');
   });
-  byId('previous').addEventListener('click', () => showImage(position - 1));
-  byId('next').addEventListener('click', () => showImage(position + 1));
-  byId('close').addEventListener('click', () => byId('viewer').close());
-  byId('viewer').addEventListener('close', leaveViewer);
-  document.addEventListener('keydown', pressKey);
-}
-
-function pressKey(event) {
-  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  const isTyping = event.target.matches('select, [type=search], [type=radio]');
-  if (event.ctrlKey || event.metaKey || event.altKey || isTyping) return;
-  if (byId('viewer').open) {
-    const layer = data.layers[Number(event.key) - 1];
-    if (layer) {
-      state.right = layer[0];
-      changed('right');
-    } else if (step && event.shiftKey) {
-      event.preventDefault();
-      setWipe(state.wipe + step * SLIDER_STEP);
-    } else if (step && event.target.type !== 'range') {
-      showImage(position + step);
-    }
-  } else if (step && event.target.matches('.name')) {
-    const card = event.target.closest('.card');
-    const other = step < 0 ? card.previousSibling : card.nextSibling;
-    other?.querySelector('.name').focus();
-  }
 }
 
 byId('title').textContent = data.title;

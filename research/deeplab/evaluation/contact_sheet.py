@@ -3,8 +3,8 @@
 The pictures lie beside the page, which draws them: side by side, or two on top
 of each other with a slider between them, sorted and filtered. What it holds is
 in contact_sheet.html, how it looks in contact_sheet.css and what it does in
-contact_sheet.js; all end up inside the page, so that it opens from a folder,
-without a server and without a network.
+contact_sheet.js and contact_sheet_viewer.js; all end up inside the page, so
+that it opens from a folder, without a server and without a network.
 """
 
 import math
@@ -36,9 +36,9 @@ _TITLES = {
 }
 
 
-def _beside(extension):
-  """Text of the file beside this one with another extension."""
-  path = pathlib.Path(__file__).with_suffix(extension)
+def _part(ending):
+  """Text of a file of the page, beside this one."""
+  path = pathlib.Path(__file__).with_name(f'contact_sheet{ending}')
   return path.read_text(encoding='utf-8')
 
 
@@ -145,9 +145,10 @@ class ContactSheet:
     Raises:
       InputError: it cannot be written.
     """
-    body = html_page.json_script('data', self._data(title)) + _beside('.html')
+    body = html_page.json_script('data', self._data(title)) + _part('.html')
     path = os.path.join(self._folder, FILE_NAME)
-    page = html_page.page(title, body, _beside('.css'), _beside('.js'))
+    script = _part('.js') + _part('_viewer.js')
+    page = html_page.page(title, body, _part('.css'), script)
     atomic_files.write(path, page)
     return path
 
