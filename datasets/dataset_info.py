@@ -232,6 +232,21 @@ BUILTIN = {
 }
 
 
+def is_path(dataset: str) -> bool:
+  """Whether --dataset means a folder, or a file, rather than a name.
+
+  Args:
+    dataset: what the user gave. Names of built-in data sets, and of those of
+      TFDS, are names even where a folder is called so.
+  """
+  # It builds upon this module.
+  from deeplab.datasets import tfds_data
+
+  if dataset in BUILTIN or tfds_data.is_name(dataset):
+    return False
+  return '/' in dataset or os.sep in dataset or tf.io.gfile.exists(dataset)
+
+
 def resolve(
   dataset_name: str | None = None, dataset_dir: str | None = None
 ) -> DatasetInfo:
