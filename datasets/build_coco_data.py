@@ -19,16 +19,12 @@ The root holds train2017/ and val2017/, and
 Unlabelled pixels are 255. A split without labels is left out.
 """
 
-import dataclasses
 import functools
 import os
-import sys
 
-import numpy as np
 from absl import flags
 
 from deeplab import flags as deeplab_flags
-from deeplab import input_files
 from deeplab.common import InputError
 from deeplab.datasets import (
   build_data,
@@ -38,7 +34,8 @@ from deeplab.datasets import (
 )
 from deeplab.datasets.build_data import Example
 from deeplab.datasets.dataset_info import DatasetInfo
-from deeplab.evaluation import coco_format
+from deeplab.datasets.labels.coco_labels import CocoPanoptic
+from deeplab.datasets.labels.label_source import Classes
 
 STUFF_INFO = dataset_info.BUILTIN['coco_stuff']
 _PANOPTIC_NAME = 'coco_panoptic'
@@ -78,82 +75,38 @@ def _panoptic_json(root, folder):
   return os.path.join(root, 'annotations', f'panoptic_{folder}.json')
 
 
-def _decode_panoptic(path, annotation, class_of_category):
-  """The labels of an annotation; `path` is that of its PNG file."""
+def _decode_panoptic(path, name, image, labels, classes):
+  """The labels of an image; `path` is that of their PNG file."""
   del path
-  # Categories become classes first: these fit into 8 bits.
-  segments = tuple(
-    dataclasses.replace(
-      segment, category_id=class_of_category[segment.category_id]
-    )
-    for segment in annotation.segments
-  )
-  labels, _ = coco_format.read_category_and_instance(
-    dataclasses.replace(annotation, segments=segments),
-    ignored_label=_IGNORED,
-    max_instances_per_category=sys.maxsize,
-  )
-  return labels.astype(np.uint8)
-
-
-def _panoptic_info(content, categories, path):
-  """The classes that a JSON file describes."""
-  if len(categories) > _IGNORED:
-    raise InputError(
-      f'{path} has {len(categories)} categories; records hold at most '
-      f'{_IGNORED}, and the ignore label.'
-    )
-  color_of_id = {
-    item['id']: item.get('color') for item in content['categories']
-  }
-  colors = [color_of_id[category_id] for category_id in categories]
-  try:
-    return DatasetInfo(
-      name=_PANOPTIC_NAME,
-      num_classes=len(categories),
-      ignore_label=_IGNORED,
-      class_names=[category.name for category in categories.values()],
-      colors=colors if all(colors) else (),
-    )
-  except (InputError, TypeError) as error:
-    raise InputError(f"{path}: 'categories': {error}") from error
+  return labels.decode(name, image_files.image_size(image), classes)
 
 
 def _find_panoptic(root, folder):
   """The examples of a folder with panoptic annotations, and the classes."""
   path = _panoptic_json(root, folder)
-  content = input_files.read_json(path)
-  categories = coco_format.parse_categories(content, path)
-  annotations = coco_format.parse_annotations(
-    content,
-    path,
-    os.path.splitext(path)[0],
-    categories,
-    # Crowds are as good as other segments where instances do not count.
-    has_crowds=False,
-  )
-  class_of_category = {
-    category_id: index for index, category_id in enumerate(categories)
-  }
+  labels = CocoPanoptic(path)
+  table = labels.find_classes(())
+  classes = Classes(table, table.info(_PANOPTIC_NAME))
   examples = []
-  for annotation in annotations.values():
-    name = os.path.splitext(os.path.basename(annotation.path))[0]
+  for name, label in labels.paths.items():
     image = os.path.join(root, folder, f'{name}.jpg')
-    for needed in (image, annotation.path):
+    for needed in (image, label):
       if not os.path.isfile(needed):
         raise InputError(
-          f'{path} has an annotation of the image {annotation.image_id!r}, '
-          f'but there is no {needed}. Unpack the data set again.'
+          f'{path} has an annotation of the image {name!r}, but there is no '
+          f'{needed}. Unpack the data set again.'
         )
     decode = functools.partial(
       _decode_panoptic,
-      annotation=annotation,
-      class_of_category=class_of_category,
+      name=name,
+      image=image,
+      labels=labels,
+      classes=classes,
     )
-    examples.append(Example(name, image, annotation.path, decode))
+    examples.append(Example(name, image, label, decode))
   if not examples:
     raise InputError(f"{path}: 'annotations' is empty.")
-  return examples, _panoptic_info(content, categories, path)
+  return examples, classes.info
 
 
 # {--labels: (where the labels of a folder of images are, how to find them)}.

@@ -134,10 +134,13 @@ def summary(
   lines = [
     f'{info.name}: {info.num_classes} classes',
     *(f'{split:>12} {count} images' for split, count in info.splits.items()),
-    *([f'left out: {image_folders.listing(left_out)}'] if left_out else []),
-    f'label {"class":<{width}} {"colour":<11}'
-    + ''.join(f' {split:>9}' for split in pixels),
   ]
+  if left_out:
+    lines.append(f'{"in no split":>12} {image_folders.listing(left_out)}')
+  lines.append(
+    f'label {"class":<{width}} {"colour":<11}'
+    + ''.join(f' {split:>9}' for split in pixels)
+  )
   for label, name in names.items():
     color = info.colors[label] if label < info.num_classes else ()
     line = f'{label:5} {name:<{width}} {" ".join(map(str, color)):<11}'

@@ -145,7 +145,11 @@ def _split(images, labels, options, refuse):
       options.list_folder, images, labels.paths, refuse
     )
   names = image_folders.pair(
-    images, labels.paths, options.skip_unlabelled, refuse
+    images,
+    labels.paths,
+    options.skip_unlabelled,
+    refuse,
+    labels.is_indexed,
   )
   if not names:
     raise InputError('no image has a label.')

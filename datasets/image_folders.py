@@ -126,6 +126,7 @@ def pair(
   labels: Mapping[str, str],
   skip_unlabelled: bool,
   refuse: Callable[[str], None] = raise_error,
+  is_indexed: bool = False,
 ) -> list[str]:
   """The names that have an image and a label.
 
@@ -135,6 +136,7 @@ def pair(
     skip_unlabelled: whether images without a label are left out; else they
       are refused. Labels without an image always are.
     refuse: called with what is wrong if the other half of some is missing.
+    is_indexed: see `LabelSource`.
 
   Returns:
     The names, sorted.
@@ -142,14 +144,18 @@ def pair(
   orphans = set(labels) - set(images)
   bare = set(images) - set(labels)
   suffix = _label_suffix(images, orphans) if orphans else ''
-  rules = (
-    f'Give --label_suffix={suffix}'
-    if suffix
-    else (
+  if is_indexed:
+    rules = (
+      'The names of images stand in the JSON file of the labels, subfolders of '
+      '--image_folder included'
+    )
+  elif suffix:
+    rules = f'Give --label_suffix={suffix}'
+  else:
+    rules = (
       'A label has the name of its image, subfolders included; --image_suffix '
       'and --label_suffix say what else follows the names'
     )
-  )
   if orphans:
     refuse(
       f'labels without an image are {listing(orphans)}. '

@@ -198,14 +198,22 @@ class ClassTable:
     )
 
 
-def from_names(names: Iterable[str], source: str) -> ClassTable:
+def from_names(
+  names: Iterable[str], source: str, colors: Iterable[Color] | None = None
+) -> ClassTable:
   """The table of names that stand in annotations.
 
   Args:
     names: the classes in their order.
     source: where they come from, for messages.
+    colors: their colours, which need not differ; None for PASCAL's.
   """
-  return _make([Row(name, where=source) for name in names], source)
+  names = list(names)
+  rows = [
+    Row(name, color, source)
+    for name, color in zip(names, colors or [None] * len(names), strict=True)
+  ]
+  return _make(rows, source, colors_differ=False)
 
 
 def read(path: str) -> ClassTable:
@@ -247,7 +255,7 @@ def _check_unique(rows, field, what):
     seen[value] = row
 
 
-def _make(rows, source):
+def _make(rows, source, colors_differ=True):
   """The checked table of rows, of which all or none have a colour."""
   if not rows:
     raise InputError(f'{source} names no classes.')
@@ -264,7 +272,7 @@ def _make(rows, source):
         f'0 to 255. Received: {list(row.color)}.'
       )
   _check_unique(rows, 'name', 'name')
-  if rows[0].color:
+  if rows[0].color and colors_differ:
     _check_unique(rows, 'color', 'colour')
   names = {row.name for row in rows}
   return ClassTable(rows, frozenset(names & {IGNORE_NAME}), source=source)
@@ -383,16 +391,31 @@ def _json_row(name, color, where):
       "blue]}, a list of names, a list of objects with 'name' and 'color', or "
       f'a {dataset_info.FILE_NAME}. Received: {str(name)[:60]}.'
     )
-  if isinstance(color, str) and _HEX.fullmatch(f'x {color}'):
-    color = _hex_color(color)
+  color = None if color is None else as_color(color, name, where)
+  return Row(name.strip(), color, where)
+
+
+def as_color(value, name: str, where: str) -> Color:
+  """The colour that a JSON file gives a class.
+
+  Args:
+    value: [red, green, blue] or '#rrggbb'.
+    name: of the class, for messages.
+    where: where it stands, for messages.
+
+  Raises:
+    InputError: it is none.
+  """
+  if isinstance(value, str) and _HEX.fullmatch(f'x {value}'):
+    return _hex_color(value)
   is_color = (
-    isinstance(color, (list, tuple))
-    and len(color) == 3
-    and all(type(value) is int for value in color)
+    isinstance(value, (list, tuple))
+    and len(value) == 3
+    and all(type(number) is int for number in value)
   )
-  if color is not None and not is_color:
+  if not is_color:
     raise InputError(
       f'{where}: the colour of {name!r} must be [red, green, blue] or '
-      f"'#rrggbb'. Received: {str(color)[:60]}."
+      f"'#rrggbb'. Received: {str(value)[:60]}."
     )
-  return Row(name.strip(), None if color is None else tuple(color), where)
+  return tuple(value)

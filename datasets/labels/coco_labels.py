@@ -21,7 +21,7 @@ from deeplab.datasets.labels.label_source import (
   check_size,
 )
 from deeplab.datasets.labels.labelme_labels import as_points
-from deeplab.evaluation import coco_format
+from deeplab.evaluation import base_metric, coco_format
 from deeplab.evaluation.coco_format import get_value
 
 ANNOTATIONS = 'annotations'
@@ -37,16 +37,58 @@ def _image_name(file_name, where):
   return os.path.splitext(path)[0]
 
 
-def _names_by_id(content, path):
-  """{category id: name}, in the order of ids."""
-  names = {}
+def _parse_images(content, path):
+  """{image id: (name, the image's entry)}."""
+  images, names = {}, set()
+  for index, item in enumerate(get_value(content, IMAGES, list, path)):
+    where = f'{path}: images[{index}]'
+    name = _image_name(get_value(item, 'file_name', str, where), where)
+    image_id = get_value(item, 'id', (int, str), where)
+    if name in names or image_id in images:
+      raise InputError(
+        f'{where}: the file name {name!r} or the id {image_id!r} occurs twice.'
+      )
+    names.add(name)
+    images[image_id] = (name, item)
+  return images
+
+
+def _parse_categories(content, path):
+  """{category id: (name, colour or None)}, in the order of ids."""
+  categories = {}
   for index, item in enumerate(get_value(content, 'categories', list, path)):
     where = f'{path}: categories[{index}]'
     category = get_value(item, 'id', int, where)
-    if category in names:
+    if category in categories:
       raise InputError(f'{where}: there is a category {category} already.')
-    names[category] = get_value(item, 'name', str, where).strip()
-  return dict(sorted(names.items()))
+    name = get_value(item, 'name', str, where).strip()
+    color = item.get('color')
+    if color is not None:
+      color = class_table_files.as_color(color, name, where)
+    categories[category] = (name, color)
+  return dict(sorted(categories.items()))
+
+
+class _CocoLabels(LabelSource):
+  """What both formats have in common: the file, and its categories."""
+
+  is_indexed = True
+
+  def _read(self, path):
+    """Reads the file and keeps its categories; returns what it holds."""
+    self._path = path
+    content = input_files.read_json(path)
+    categories = _parse_categories(content, path)
+    self._categories = {key: name for key, (name, _) in categories.items()}
+    self._colors = [color for _, color in categories.values()]
+    return content
+
+  def find_classes(self, names: Sequence[str]) -> ClassTable:
+    return class_table_files.from_names(
+      self._categories.values(),
+      f'the categories of {self._path}',
+      None if None in self._colors else self._colors,
+    )
 
 
 def _category(item, names, where):
@@ -59,7 +101,7 @@ def _category(item, names, where):
   return names[category]
 
 
-class CocoInstances(LabelSource):
+class CocoInstances(_CocoLabels):
   """Objects; smaller ones lie on larger ones, crowds are ignored."""
 
   has_background = True
@@ -73,34 +115,17 @@ class CocoInstances(LabelSource):
     Raises:
       InputError: it cannot be read, or is of another form.
     """
-    content = input_files.read_json(path)
-    self._path = path
-    self._categories = _names_by_id(content, path)
-    self._images = {}
-    ids = {}
-    for index, item in enumerate(get_value(content, IMAGES, list, path)):
-      where = f'{path}: images[{index}]'
-      name = _image_name(get_value(item, 'file_name', str, where), where)
-      image_id = get_value(item, 'id', (int, str), where)
-      if name in self._images or image_id in ids:
-        raise InputError(
-          f'{where}: the file name {name!r} or the id {image_id!r} occurs '
-          'twice.'
-        )
-      self._images[name] = item
-      ids[image_id] = name
+    content = self._read(path)
+    images = _parse_images(content, path)
+    self._images = dict(images.values())
     self.paths = dict.fromkeys(sorted(self._images), path)
     self._objects = collections.defaultdict(list)
     for index, item in enumerate(get_value(content, ANNOTATIONS, list, path)):
       where = f'{path}: annotations[{index}]'
       image_id = get_value(item, 'image_id', (int, str), where)
-      if image_id not in ids:
+      if image_id not in images:
         raise InputError(f'{where}: there is no image with id {image_id!r}.')
-      self._objects[ids[image_id]].append((where, item))
-
-  def find_classes(self, names: Sequence[str]) -> ClassTable:
-    source = f'the categories of {self._path}'
-    return class_table_files.from_names(self._categories.values(), source)
+      self._objects[images[image_id][0]].append((where, item))
 
   def decode(
     self, name: str, size: tuple[int, int], classes: Classes
@@ -163,7 +188,7 @@ def _from_runs(shape, size, where):
     raise InputError(f'{where}: {error}.') from error
 
 
-class CocoPanoptic(LabelSource):
+class CocoPanoptic(_CocoLabels):
   """Segments; what belongs to none is ignored."""
 
   def __init__(self, path: str):
@@ -176,18 +201,26 @@ class CocoPanoptic(LabelSource):
     Raises:
       InputError: it cannot be read, or is of another form.
     """
-    content = input_files.read_json(path)
+    content = self._read(path)
     folder = os.path.splitext(path)[0]
     if not os.path.isdir(folder):
       folder = os.path.dirname(path)
-    self._path = path
-    self._categories = _names_by_id(content, path)
+    # Without a list of images, these have the names of the PNG files.
+    images = _parse_images(content, path) if IMAGES in content else None
     annotations = coco_format.parse_annotations(
       content, path, folder, self._categories, has_crowds=False
     )
     self._annotations = {}
-    for annotation in annotations.values():
-      name = _image_name(os.path.relpath(annotation.path, folder), path)
+    for image_id, annotation in annotations.items():
+      if images is None:
+        name = _image_name(os.path.relpath(annotation.path, folder), path)
+      elif image_id in images:
+        name = images[image_id][0]
+      else:
+        raise InputError(
+          f'{path}: the annotation {annotation.path} is of the image '
+          f'{image_id!r}, which is not among the images.'
+        )
       if name in self._annotations:
         raise InputError(f'{path}: the PNG file of {name!r} occurs twice.')
       self._annotations[name] = annotation
@@ -196,10 +229,6 @@ class CocoPanoptic(LabelSource):
       for name, annotation in sorted(self._annotations.items())
     }
 
-  def find_classes(self, names: Sequence[str]) -> ClassTable:
-    source = f'the categories of {self._path}'
-    return class_table_files.from_names(self._categories.values(), source)
-
   def decode(
     self, name: str, size: tuple[int, int], classes: Classes
   ) -> np.ndarray:
@@ -207,16 +236,14 @@ class CocoPanoptic(LabelSource):
     where = f'{self._path}: {annotation.path}'
     ids = coco_format.read_segment_ids(annotation.path)
     check_size(ids.shape, size, where)
-    labels = {0: classes.table.ignore_label} | {
+    labels = {
       segment.id: classes.label(self._categories[segment.category_id], where)
       for segment in annotation.segments
     }
-    present, inverse = np.unique(ids, return_inverse=True)
-    unknown = sorted(set(present.tolist()) - set(labels))
-    if unknown:
-      raise InputError(
-        f'{where} has the segments {coco_format.listing(unknown)}, which are '
-        'not in its segments_info.'
-      )
+    values, lengths = base_metric.label_runs(ids)
+    present, inverse = np.unique(values, return_inverse=True)
+    coco_format.check_same(annotation, set(labels), set(present.tolist()))
+    # What belongs to no segment, unless the file says otherwise.
+    labels.setdefault(coco_format.VOID_ID, classes.table.ignore_label)
     table = np.array([labels[i] for i in present.tolist()], np.uint8)
-    return table[inverse].reshape(ids.shape)
+    return np.repeat(table[inverse], lengths).reshape(ids.shape)

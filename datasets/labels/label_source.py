@@ -59,10 +59,13 @@ class LabelSource(abc.ABC):
   Attributes:
     paths: {name of an image: file of its label}.
     has_background: whether what no shape covers is a class of its own.
+    is_indexed: whether a JSON file tells the images of the labels; else labels
+      have the names of their images.
   """
 
   paths: dict[str, str]
   has_background = False
+  is_indexed = False
 
   @abc.abstractmethod
   def find_classes(self, names: Sequence[str]) -> ClassTable:

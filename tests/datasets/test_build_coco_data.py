@@ -168,10 +168,10 @@ def _too_many(content):
 @pytest.mark.parametrize(
   'change, message',
   [
-    (_bad_colour, r"val2017\.json: 'categories': "),
+    (_bad_colour, r"val2017\.json: categories\[0\]: the colour of 'bird'"),
     (_unknown_category, r'category 5 is not among'),
     (_other_segments, r'segment ids 8 are in the PNG but not'),
-    (_too_many, r'has 256 categories; records hold at most 255'),
+    (_too_many, r'has 256 classes .*Expected 1 to 255'),
     (lambda content: content['annotations'].clear(), "'annotations' is empty"),
     (lambda content: content.pop('categories'), "lacks the key 'categories'"),
   ],

@@ -16,6 +16,7 @@ from deeplab.datasets import (
   build_image_folder_data,
   class_tables,
   dataset_info,
+  folder_examples,
   records,
 )
 from deeplab.datasets.build_image_folder_data import Options
@@ -208,6 +209,51 @@ def test_unlabelled_images(data):
   assert sum(info.splits.values()) == 9
 
 
+@pytest.mark.parametrize('by_list', [True, False])
+def test_images_left_out_are_told(data, by_list):
+  options = {'skip_unlabelled': True, 'split': 'train'}
+  if by_list:
+    (data / 'lists').mkdir()
+    names = [f'p{i}' for i in range(8) if i != 3] + ['street/p8']
+    (data / 'lists/train.txt').write_text('\n'.join(names))
+    options = {'list_folder': str(data / 'lists')}
+  else:
+    for name in ('p3', 'street/p9'):
+      (data / f'masks/{name}.png').unlink()
+  result = build_image_folder_data.convert(
+    str(data / 'photos'),
+    str(data / 'masks'),
+    str(data / 'out'),
+    None,
+    Options(class_table=str(data / 'classes.csv'), **options),
+  )
+  lines = build_image_folder_data.summary(*result).splitlines()
+  assert lines[2] == ' in no split 2: p3, street/p9'
+
+
+def test_nothing_is_read_before_it_is_asked_for(data):
+  """The examples are what a check looks at; faults of pairs are collected."""
+  (data / 'masks/p3.png').unlink()
+  (data / 'masks/p4.png').write_text('no mask')
+  faults = []
+  found = folder_examples.find(
+    str(data / 'photos'),
+    str(data / 'masks'),
+    'mine',
+    Options(class_table=str(data / 'classes.csv'), ignore_classes=['void']),
+    faults.append,
+  )
+  assert len(faults) == 1 and found.left_out == ['p3']
+  assert found.info.class_names == ['road', 'car']
+  examples = {e.name: e for members in found.splits.values() for e in members}
+  assert len(examples) == 9
+  label = examples['p5'].decode_label(examples['p5'].label_path)
+  expected = np.roll(np.where(_LABEL == 2, 255, _LABEL), 5, 1)
+  np.testing.assert_array_equal(label, expected)
+  with pytest.raises(InputError, match=r'p4\.png is not an image'):
+    examples['p4'].decode_label(examples['p4'].label_path)
+
+
 def test_exif_rotation(data):
   exif = Image.Exif()
   exif[0x0112] = 6
@@ -222,10 +268,10 @@ def test_exif_rotation(data):
   assert found['p0'][0] == 'png' and found['p1'][0] == 'jpeg'
 
 
-def _labelme(root):
+def _labelme(root, label='car'):
   """LabelMe's files beside the images."""
   for path in (root / 'photos').rglob('*.JPG'):
-    shape = {'label': 'car', 'points': [[1, 1], [3, 3]]}
+    shape = {'label': label, 'points': [[1, 1], [3, 3]]}
     shape['shape_type'] = 'rectangle'
     content = {'shapes': [shape], 'imageHeight': 3, 'imageWidth': 4}
     path.with_suffix('.json').write_text(json.dumps(content))
@@ -260,6 +306,16 @@ def test_shapes_are_found_by_themselves(data, write):
   expected[1:3, 1:3] = 1
   for _, _, label in _records(data, 'train').values():
     np.testing.assert_array_equal(label, expected)
+
+
+def test_a_background_that_is_drawn(data):
+  """It is class 0 as one that is added would be, however it is written."""
+  _labelme(data, 'aeroplane')
+  for i in range(3):
+    path = data / f'photos/p{i}.json'
+    path.write_text(path.read_text().replace('aeroplane', 'Background'))
+  info, _ = _convert(data, 'photos')
+  assert info.class_names == ['Background', 'aeroplane']
 
 
 def _panoptic(root):

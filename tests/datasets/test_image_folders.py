@@ -52,6 +52,8 @@ def test_the_suffix_of_labels_is_guessed():
     image_folders.pair(images, dict.fromkeys(['a_L', 'ab_L'], 'y'), False)
   with pytest.raises(InputError, match='subfolders included'):
     image_folders.pair(images, dict.fromkeys(['a_L', 'c_L'], 'y'), False)
+  with pytest.raises(InputError, match='stand in the JSON file of the labels'):
+    image_folders.pair(images, {'a_L': 'y'}, False, is_indexed=True)
 
 
 def test_links_to_folders(tmp_path):

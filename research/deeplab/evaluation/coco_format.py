@@ -23,7 +23,7 @@ from deeplab.evaluation import base_metric
 _MAX_SEGMENT_ID = 256**3 - 1
 
 # The colour of pixels without a segment.
-_VOID_ID = 0
+VOID_ID = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,8 +273,8 @@ def read_category_and_instance(
   ids = read_segment_ids(annotation.path)
   values, lengths = base_metric.label_runs(ids)
   present, inverse = np.unique(values, return_inverse=True)
-  _check_same(annotation, set(segments), set(present.tolist()))
-  segments.setdefault(_VOID_ID, (ignored_label, 0))
+  check_same(annotation, set(segments), set(present.tolist()))
+  segments.setdefault(VOID_ID, (ignored_label, 0))
   table = np.array([segments[i] for i in present.tolist()], np.int32)
   return tuple(
     np.repeat(column[inverse], lengths).reshape(ids.shape) for column in table.T
@@ -302,11 +302,20 @@ def _number(annotation, ignored_label, max_instances_per_category):
   return segments
 
 
-def _check_same(annotation, named, present):
-  """Raises unless the JSON and the PNG have the same segments."""
+def check_same(annotation, named, present):
+  """Raises unless the JSON and the PNG have the same segments.
+
+  Args:
+    annotation: the Annotation, for messages.
+    named: segment ids in the JSON.
+    present: those in the PNG, where VOID_ID need not be named.
+
+  Raises:
+    InputError: they differ.
+  """
   where = f'image {annotation.image_id!r} ({annotation.path})'
   for found, missing, less in (
-    ('the PNG', "the JSON's segments_info", present - named - {_VOID_ID}),
+    ('the PNG', "the JSON's segments_info", present - named - {VOID_ID}),
     ("the JSON's segments_info", 'the PNG', named - present),
   ):
     if less:

@@ -179,5 +179,30 @@ def test_png_files_may_lie_beside_the_json(tmp_path):
 
 def test_segments_that_are_not_in_the_json(tmp_path):
   source = coco_labels.CocoPanoptic(_panoptic(tmp_path, [[7, 8]], {7: 3}))
-  with pytest.raises(InputError, match=r'a\.png has the segments 8'):
+  with pytest.raises(
+    InputError, match=r'a\.png\): segment ids 8 are in the PNG'
+  ):
     source.decode('a', (1, 2), _classes(source))
+
+
+def test_images_are_those_that_the_json_names(tmp_path):
+  """Some tools call the PNG file of x.jpg x_panoptic.png."""
+  path = tmp_path / 'panoptic.json'
+  images = [('x_panoptic', [[7]], [{'id': 7, 'category_id': 3}])]
+  categories = [
+    {**category, 'color': [9, 9, category['id'] // 2]}
+    for category in coco_files.CATEGORIES
+  ]
+  coco_files.write(tmp_path, 'panoptic', images, categories=categories)
+  content = json.loads(path.read_text())
+  content['images'] = [{'id': 'x_panoptic', 'file_name': 's/x.jpg'}]
+  path.write_text(json.dumps(content))
+  source = coco_labels.CocoPanoptic(str(path))
+  assert list(source.paths) == ['s/x']
+  classes = _classes(source)
+  # Colours may be equal: masks of segments do not go by them.
+  assert classes.info.colors == [[9, 9, 0], [9, 9, 1], [9, 9, 1]]
+  assert source.decode('s/x', (1, 1), classes) == 2
+  path.write_text(path.read_text().replace('"id": "x_panoptic"', '"id": "y"'))
+  with pytest.raises(InputError, match="'x_panoptic', which is not among the"):
+    coco_labels.CocoPanoptic(str(path))
