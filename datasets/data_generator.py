@@ -52,7 +52,11 @@ class Dataset:
     dataset_dir: folder of the shards.
     has_labels: whether batches hold `label`; never for the split 'test', but
       where TFDS has labels for it.
+    names_results: False, as the results of images are numbered; see
+      `evaluation.photos.Photos`.
   """
+
+  names_results = False
 
   def __init__(
     self,
