@@ -24,6 +24,7 @@ from deeplab import flags as deeplab_flags
 from deeplab.common import InputError
 from deeplab.datasets import build_data, dataset_info, image_files
 from deeplab.datasets.build_data import Example
+from deeplab.datasets.class_tables import TRAIN_ID_OF_ID
 from deeplab.datasets.dataset_info import DatasetInfo
 
 INFO = dataset_info.BUILTIN['cityscapes']
@@ -45,18 +46,6 @@ _SPLITS = {
   _TEST_SPLIT: (_FINE, ('test',)),
   'train_coarse': (_COARSE, ('train', 'train_extra')),
   'trainval_coarse': (_COARSE, ('train', 'train_extra', 'val')),
-}
-
-# The ids 0..33 of the data set that are classes, in the order of the classes.
-# All others are ignored, as is the licence plate, whose id -1 is 255 in a
-# mask.
-_CLASS_IDS = (
-  *(7, 8, 11, 12, 13, 17, 19, 20, 21, 22),
-  *(23, 24, 25, 26, 27, 28, 31, 32, 33),
-)
-TRAIN_ID_OF_ID = {
-  **dict.fromkeys([*range(34), 255], INFO.ignore_label),
-  **{label_id: index for index, label_id in enumerate(_CLASS_IDS)},
 }
 
 _decode_label_ids = functools.partial(

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import glob
+import itertools
 import os
 import shutil
 import tempfile
@@ -22,7 +23,13 @@ import tqdm
 
 from deeplab import common, input_files
 from deeplab.common import InputError
-from deeplab.datasets import dataset_info, image_files, records
+from deeplab.datasets import (
+  dataset_info,
+  image_files,
+  in_threads,
+  records,
+  shard_files,
+)
 from deeplab.datasets.dataset_info import DatasetInfo
 
 # Keys of a record; see `records` for those that are read again.
@@ -34,6 +41,9 @@ _LABEL_FORMAT_KEY = 'image/segmentation/class/format'
 
 # The official number of shards of PASCAL VOC and ADE20K.
 NUM_SHARDS = 4
+
+# Their numbers in the names of files have five digits.
+NUM_SHARDS_RANGE = common.Range(1, 99999, whole=True)
 
 # Extensions of images, in the order they are looked for.
 IMAGE_EXTENSIONS = ('jpg', 'jpeg', 'png', 'bmp', 'tif', 'tiff', 'webp')
@@ -245,6 +255,8 @@ def make_record(
   Raises:
     InputError: a file is not acceptable, or the sizes differ.
   """
+  for path in filter(None, (example.image_path, example.label_path)):
+    input_files.check_name(path)
   image = image_files.read_image(
     example.image_path, example.apply_exif_rotation
   )
@@ -275,17 +287,17 @@ def make_record(
   )
 
 
-def find_shards(folder: str, split: str, num_shards: int | None = None):
+def find_shards(folder: str, split: str) -> list[str]:
   """Names of the shards of a split in a folder, sorted.
 
   Args:
     folder: the folder.
     split: the split.
-    num_shards: of the set they belong to, None for any.
   """
-  total = '[0-9]' * 5 if num_shards is None else f'{num_shards:05d}'
-  pattern = f'{glob.escape(split)}-{"[0-9]" * 5}-of-{total}.tfrecord'
-  return sorted(glob.glob(pattern, root_dir=folder))
+  matches = map(shard_files.NAME.fullmatch, input_files.list_folder(folder))
+  return sorted(
+    match[0] for match in matches if match and match['split'] == split
+  )
 
 
 def _serialize(record):
@@ -316,28 +328,28 @@ def _known_splits(output_dir, info):
   }
 
 
-def _move_shards(folder, output_dir, splits, num_shards):
-  """Puts new shards into their place, and takes old ones of the splits away."""
-  for split in splits:
-    new = find_shards(folder, split, num_shards)
-    for name in set(find_shards(output_dir, split)) - set(new):
-      os.remove(os.path.join(output_dir, name))
-    for name in new:
-      os.replace(os.path.join(folder, name), os.path.join(output_dir, name))
-
-
 def _write_split(folder, split, examples, num_shards, make):
-  """Writes the shards of one split: contiguous, equal but for the last ones."""
+  """Writes the shards of one split: contiguous, equal but for the last ones.
+
+  Returns:
+    The names of the files.
+  """
   per_shard = -(-len(examples) // num_shards)
+  names = [
+    f'{split}-{shard:05d}-of-{num_shards:05d}.tfrecord'
+    for shard in range(num_shards)
+  ]
   progress = tqdm.tqdm(total=len(examples), desc=split, unit='image')
-  with progress:
-    for shard in range(num_shards):
-      name = f'{split}-{shard:05d}-of-{num_shards:05d}.tfrecord'
-      begin = shard * per_shard
+  with (
+    progress,
+    contextlib.closing(in_threads.in_threads(make, examples)) as made,
+  ):
+    for name in names:
       with tf.io.TFRecordWriter(os.path.join(folder, name)) as writer:
-        for example in examples[begin : begin + per_shard]:
-          writer.write(_serialize(make(example)))
+        for record in itertools.islice(made, per_shard):
+          writer.write(_serialize(record))
           progress.update()
+  return names
 
 
 @contextlib.contextmanager
@@ -377,7 +389,7 @@ def convert(
     label_map: see `image_files.read_label`.
     num_shards: number of files of each split.
     make: for examples of another kind, make(example) returns the record, or
-      raises InputError.
+      raises InputError. Several threads call it.
 
   Returns:
     `info` with the numbers of examples of all splits in `output_dir`.
@@ -386,17 +398,28 @@ def convert(
     InputError: a file is not acceptable, or `output_dir` holds another data
       set or cannot be written.
   """
+  common.check_ranges(
+    {'num_shards': num_shards}, {'num_shards': NUM_SHARDS_RANGE}
+  )
   counts = _known_splits(output_dir, info)
   if make is None:
     make = functools.partial(make_record, info=info, label_map=label_map)
+  new = []
   try:
     with _temporary_folder(output_dir) as folder:
       for split, examples in splits.items():
-        _write_split(folder, split, examples, num_shards, make)
+        new += _write_split(folder, split, examples, num_shards, make)
         counts[split] = len(examples)
-      _move_shards(folder, output_dir, splits, num_shards)
+      old = [
+        name for split in splits for name in find_shards(output_dir, split)
+      ]
+      for name in new:
+        os.replace(os.path.join(folder, name), os.path.join(output_dir, name))
       info = info.replace(splits=dict(sorted(counts.items())))
       info.save(output_dir)
+      # Whatever stops the program, there are the old records or the new ones.
+      for name in set(old) - set(new):
+        os.remove(os.path.join(output_dir, name))
   except (OSError, tf.errors.OpError) as error:
     raise InputError(
       f'cannot write into --output_dir={output_dir}: {error}'

@@ -31,7 +31,7 @@ _PNG = b'\x89PNG'
 
 
 class _Examples:
-  """The records of a split, each with what identifies it, to be sliced."""
+  """The records of a split, each with what identifies it."""
 
   def __init__(self, data: tfds_data.Data, part: str):
     self.has_labels = data.has_masks(part)
@@ -41,12 +41,9 @@ class _Examples:
   def __len__(self):
     return self._count
 
-  def __getitem__(
-    self, rows: slice
-  ) -> Iterator[tuple['_Examples', str, bytes]]:
-    begin, end, _ = rows.indices(self._count)
+  def __iter__(self) -> Iterator[tuple['_Examples', str, bytes]]:
     try:
-      for record_id, serialized in self._dataset.skip(begin).take(end - begin):
+      for record_id, serialized in self._dataset:
         yield self, record_id.numpy().decode(), serialized.numpy()
     except tf.errors.OpError as error:
       reason = error.message.partition('\n')[0]
@@ -199,7 +196,8 @@ def main():
   """Converts what the flags name."""
   values = flags.FLAGS
   common.check_ranges(
-    {'--num_shards': values.num_shards}, {'--num_shards': common.COUNT}
+    {'--num_shards': values.num_shards},
+    {'--num_shards': build_data.NUM_SHARDS_RANGE},
   )
   if values.download:
     download(values.dataset, values.dataset_dir)
@@ -211,11 +209,6 @@ def main():
     values.num_shards,
   )
   print(f'{info.name}: {info.splits} in {values.output_dir}')
-  if common.TEST_SET in info.splits:
-    print(
-      f'A split of the name {common.TEST_SET!r} is read without labels. To '
-      'evaluate with them, give it another one: --splits=val=test.'
-    )
 
 
 if __name__ == '__main__':

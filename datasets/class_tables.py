@@ -1,4 +1,4 @@
-"""Class names and colours of the published data sets: facts, no logic.
+"""Classes of the published data sets, their names and colours: facts, no logic.
 
 In the tables an underscore stands for the space inside a name.
 """
@@ -24,6 +24,17 @@ CITYSCAPES_NAMES = _names("""
 CITYSCAPES_COLORS = get_dataset_colormap.create_cityscapes_label_colormap()[
   :19
 ].tolist()
+
+# The ids 0..33 of Cityscapes that are classes, in the order of the classes. All
+# others are ignored, as is the licence plate, whose id -1 is 255 in a mask.
+_CITYSCAPES_IDS = (
+  *(7, 8, 11, 12, 13, 17, 19, 20, 21, 22),
+  *(23, 24, 25, 26, 27, 28, 31, 32, 33),
+)
+TRAIN_ID_OF_ID = {
+  **dict.fromkeys([*range(34), 255], 255),
+  **{label_id: index for index, label_id in enumerate(_CITYSCAPES_IDS)},
+}
 
 CAMVID_NAMES = _names("""
   sky building pole road pavement tree sign_symbol fence car pedestrian

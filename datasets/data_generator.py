@@ -50,8 +50,8 @@ class Dataset:
     ignore_label: label of the pixels that do not count.
     num_examples: number of records in the shards.
     dataset_dir: folder of the shards.
-    has_labels: whether batches hold `label`; never for the split 'test', but
-      where TFDS has labels for it.
+    has_labels: whether batches hold `label`: where all records of the split
+      have one, see `records.find_split`.
     names_results: False, as the results of images are numbered; see
       `evaluation.photos.Photos`.
   """
@@ -150,7 +150,7 @@ class Dataset:
     if is_training and not self.has_labels:
       raise common.InputError(
         f'training needs labels, but the split {split_name!r} in '
-        f'{self.dataset_dir} has none.'
+        f'{self.dataset_dir} has none, or not for every image.'
       )
     self.split_name = split_name
     self.batch_size = batch_size

@@ -5,17 +5,13 @@ is a tf.train.Example with the keys of `build_data`. Those of other code may
 have other keys and labels: see `RecordFormat`.
 """
 
-import collections
 import dataclasses
-import os
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf import message
 
-from deeplab import input_files
 from deeplab.common import TEST_SET, InputError
 from deeplab.core.preprocess_utils import (
   check_input,
@@ -28,10 +24,6 @@ from deeplab.datasets.shard_files import Shard as Shard
 IMAGE_KEY = 'image/encoded'
 NAME_KEY = 'image/filename'
 LABEL_KEY = 'image/segmentation/class/encoded'
-
-_SHARD_NAME = re.compile(
-  r'(?P<split>.+)-(?P<index>\d{5})-of-(?P<total>\d{5})(\.\w+)?'
-)
 
 # What TensorFlow raises about data. The last one comes instead of the first
 # where the message quotes bytes of the data that are no text.
@@ -82,73 +74,13 @@ class Split:
     shards: the files in order, empty ones among them.
     folder: the folder of the files.
     record_format: what the records are.
-    has_labels: whether they have labels to be used.
+    has_labels: whether they have labels, all of them.
   """
 
   shards: Sequence[Shard]
   folder: str
   record_format: RecordFormat
   has_labels: bool
-
-
-def find_shards(dataset_dir: str, split_name: str) -> list[str]:
-  """Finds the files of a split.
-
-  Args:
-    dataset_dir: folder of the TFRecord files.
-    split_name: name of the split.
-
-  Returns:
-    Their paths, in the order of their numbers.
-
-  Raises:
-    InputError: the folder is missing or empty, or the split has no files, or
-      not all of them are there.
-  """
-  if not dataset_dir or not tf.io.gfile.isdir(dataset_dir):
-    raise InputError(
-      f'--dataset_dir={dataset_dir}: there is no such folder. Give the folder '
-      'of the TFRecord files; the scripts of datasets/ write them.'
-    )
-  splits = collections.defaultdict(dict)
-  for name in input_files.list_folder(dataset_dir):
-    shard = _SHARD_NAME.fullmatch(name)
-    if shard:
-      key = shard['split'], int(shard['total'])
-      splits[key][int(shard['index'])] = os.path.join(dataset_dir, name)
-  totals = [total for split, total in splits if split == split_name]
-  if not totals:
-    there = sorted({split for split, _ in splits}) or 'no splits at all'
-    raise InputError(
-      f'--dataset_dir={dataset_dir} has no shards of the split '
-      f'{split_name!r} ({split_name}-00000-of-00004.tfrecord and so on). '
-      f'It has {there}.'
-    )
-  if len(totals) > 1:
-    raise InputError(
-      f'--dataset_dir={dataset_dir} has shards of the split {split_name!r} '
-      f'from several conversions, of {sorted(totals)} shards. Remove those '
-      'that are out of date.'
-    )
-  paths = _complete(splits[split_name, totals[0]], split_name, totals[0])
-  for path in paths:
-    input_files.check_regular(path)
-  return paths
-
-
-def _complete(paths, split_name, total):
-  """The paths in order, if every one of `total` is there."""
-  missing = sorted(set(range(total)) - set(paths))
-  if missing:
-    folder = os.path.dirname(next(iter(paths.values())))
-    names = ', '.join(
-      f'{split_name}-{index:05d}-of-{total:05d}' for index in missing
-    )
-    raise InputError(
-      f'{folder} has only {len(paths)} of {total} shards of the split '
-      f'{split_name!r}. Missing: {names}. Convert the data set again.'
-    )
-  return [paths[index] for index in sorted(paths)]
 
 
 def scan(dataset_dir: str, split_name: str) -> list[Shard]:
@@ -162,11 +94,12 @@ def scan(dataset_dir: str, split_name: str) -> list[Shard]:
     The shards in order, empty ones among them.
 
   Raises:
-    InputError: see `find_shards` and `shard_files.scan`, or there are no
+    InputError: see `find_shards` and `scan` of `shard_files`, or there are no
       records.
   """
   shards = [
-    shard_files.scan(path) for path in find_shards(dataset_dir, split_name)
+    shard_files.scan(path)
+    for path in shard_files.find_shards(dataset_dir, split_name)
   ]
   if not any(shard.num_records for shard in shards):
     raise InputError(
@@ -179,47 +112,67 @@ def scan(dataset_dir: str, split_name: str) -> list[Shard]:
 def has_labels(
   shards: Sequence[Shard], record_format: RecordFormat = OFFICIAL
 ) -> bool:
-  """Whether the first record of the first shard that has one has a label.
+  """Whether all records have a label.
 
   Args:
     shards: the shards.
     record_format: what the records are.
 
   Returns:
-    Whether it does.
+    Whether they do; reading ends at the first that does not.
 
   Raises:
-    InputError: the record is corrupt.
+    InputError: a record is corrupt.
   """
-  shard = next(shard for shard in shards if shard.num_records)
-  try:
-    ((_, serialized),) = shard_files.read_all([shard]).take(1)
-    features = tf.train.Example.FromString(serialized.numpy()).features.feature
-  except tf.errors.DataLossError as error:
-    raise shard_files.broken(shard.path, shard.first, 'is corrupt') from error
-  except message.DecodeError as error:
-    raise shard_files.broken(
-      shard.path, shard.first, 'is not a tf.train.Example'
-    ) from error
-  return any(features[record_format.label_key].bytes_list.value)
+  for shard in shards:
+    index = shard.first
+    try:
+      for _, serialized in shard_files.read_all([shard]):
+        record = tf.train.Example.FromString(serialized.numpy())
+        label = record.features.feature[record_format.label_key]
+        if not any(label.bytes_list.value):
+          return False
+        index += 1
+    except tf.errors.DataLossError as error:
+      raise shard_files.broken(shard.path, index, 'is corrupt') from error
+    except message.DecodeError as error:
+      what = 'is not a tf.train.Example'
+      raise shard_files.broken(shard.path, index, what) from error
+  return True
 
 
 def find_split(dataset_dir: str, split_name: str) -> Split:
   """Finds a split that a converter has written.
+
+  Converters let images of the split 'test' go without label, so that every
+  record of it is looked at; of other splits, which may be large, only the
+  first one.
 
   Args:
     dataset_dir: folder of the TFRecord files.
     split_name: name of the split.
 
   Returns:
-    The split. That of the name 'test' is taken to have no labels.
+    The split.
 
   Raises:
     InputError: see `scan` and `has_labels`.
   """
   shards = scan(dataset_dir, split_name)
-  is_labelled = split_name != TEST_SET and has_labels(shards)
-  return Split(shards, dataset_dir, OFFICIAL, is_labelled)
+  looked_at = shards if split_name == TEST_SET else [first_record(shards)]
+  return Split(shards, dataset_dir, OFFICIAL, has_labels(looked_at))
+
+
+def first_record(shards: Sequence[Shard]) -> Shard:
+  """The part of a shard that is the first record of all.
+
+  Args:
+    shards: the shards, not all of them empty.
+
+  Returns:
+    A shard of one record.
+  """
+  return next(shard for shard in shards if shard.num_records).part(0, 1)
 
 
 def parse_example(
@@ -253,7 +206,12 @@ def parse_example(
   image = _decode(features[record_format.image_key], 3, 'image', name)
   if not with_label:
     return image, None, name
-  label = _decode_label(features[record_format.label_key], name)
+  label = check_input(
+    features[record_format.label_key],
+    features[record_format.label_key] != '',
+    lambda: ['the label of "', name, '" is missing. Make the records again.'],
+  )
+  label = _decode_label(label, name)
   image_size = tf.shape(image)[:2]
   label_size = tf.shape(label)[:2]
   label = check_input(

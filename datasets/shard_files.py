@@ -1,14 +1,20 @@
-"""Files of records: counting the records of a TFRecord file, reading them."""
+"""Files of records: those of a split, counting their records, reading them."""
 
+import collections
 import dataclasses
 import os
+import re
 import struct
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from deeplab import input_files
 from deeplab.common import InputError
+
+# The name of the file of a part of a split.
+NAME = re.compile(r'(?P<split>.+)-(?P<index>\d{5})-of-(?P<total>\d{5})(\.\w+)?')
 
 # A record is its length, the length's checksum, the data, the data's checksum.
 _LENGTH = struct.Struct('<Q')
@@ -44,6 +50,93 @@ class Shard:
     """
     num_bytes = self.num_bytes * num_records // self.num_records
     return Shard(self.path, num_records, num_bytes, self.first + first)
+
+
+def _shards_of_splits(dataset_dir):
+  """{(split, number of its shards): {number of a shard: path}}."""
+  if not dataset_dir or not tf.io.gfile.isdir(dataset_dir):
+    raise InputError(
+      f'--dataset_dir={dataset_dir}: there is no such folder. Give the folder '
+      'of the TFRecord files; the scripts of datasets/ write them.'
+    )
+  splits = collections.defaultdict(dict)
+  for name in input_files.list_folder(dataset_dir):
+    shard = NAME.fullmatch(name)
+    if shard:
+      key = shard['split'], int(shard['total'])
+      splits[key][int(shard['index'])] = os.path.join(dataset_dir, name)
+  return splits
+
+
+def find_splits(dataset_dir: str) -> list[str]:
+  """Names of the splits that a folder has shards of.
+
+  Args:
+    dataset_dir: the folder.
+
+  Returns:
+    The names, sorted.
+
+  Raises:
+    InputError: there is no such folder, or it has none.
+  """
+  splits = sorted({split for split, _ in _shards_of_splits(dataset_dir)})
+  if not splits:
+    raise InputError(
+      f'--dataset_dir={dataset_dir} holds no shards (<split>-00000-of-00004'
+      '.tfrecord and so on). Give the folder of the TFRecord files.'
+    )
+  return splits
+
+
+def find_shards(dataset_dir: str, split_name: str) -> list[str]:
+  """Finds the files of a split.
+
+  Args:
+    dataset_dir: folder of the TFRecord files.
+    split_name: name of the split.
+
+  Returns:
+    Their paths, in the order of their numbers.
+
+  Raises:
+    InputError: the folder is missing or empty, or the split has no files, or
+      not all of them are there.
+  """
+  splits = _shards_of_splits(dataset_dir)
+  totals = [total for split, total in splits if split == split_name]
+  if not totals:
+    there = sorted({split for split, _ in splits}) or 'no splits at all'
+    raise InputError(
+      f'--dataset_dir={dataset_dir} has no shards of the split '
+      f'{split_name!r} ({split_name}-00000-of-00004.tfrecord and so on). '
+      f'It has {there}.'
+    )
+  if len(totals) > 1:
+    raise InputError(
+      f'--dataset_dir={dataset_dir} has shards of the split {split_name!r} '
+      f'from several conversions, of {sorted(totals)} shards. Remove those '
+      'that are out of date.'
+    )
+  paths = _complete(splits[split_name, totals[0]], split_name, totals[0])
+  for path in paths:
+    input_files.check_regular(path)
+  return paths
+
+
+def _complete(paths, split_name, total):
+  """The paths in order, if every one of `total` is there."""
+  missing = sorted(set(range(total)) - set(paths))
+  if missing:
+    folder = os.path.dirname(next(iter(paths.values())))
+    names = ', '.join(
+      f'{split_name}-{index:05d}-of-{total:05d}' for index in missing
+    )
+    raise InputError(
+      f'{folder} has only {len(paths)} of {total} shards of the split '
+      f'{split_name!r}. Missing: {names}. Convert the data set again.'
+    )
+  return [paths[index] for index in sorted(paths)]
 
 
 def _crc32c_table():

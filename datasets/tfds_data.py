@@ -14,8 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab.common import InputError
-from deeplab.datasets import dataset_info, records, shard_files
-from deeplab.datasets.build_cityscapes_data import TRAIN_ID_OF_ID
+from deeplab.datasets import class_tables, dataset_info, records, shard_files
 from deeplab.datasets.dataset_info import DatasetInfo
 
 PREFIX = 'tfds:'
@@ -68,7 +67,7 @@ _KNOWN = {
     info=dataset_info.BUILTIN['cityscapes'],
     image='image_left',
     label='segmentation_label',
-    label_map=TRAIN_ID_OF_ID,
+    label_map=class_tables.TRAIN_ID_OF_ID,
     unlabelled=('test',),
   ),
 }
@@ -377,7 +376,9 @@ class Data:
       os.fspath(self._builder.data_dir),
       self.record_format,
       self.has_masks(split_name)
-      and records.has_labels(shards, self.record_format),
+      and records.has_labels(
+        [records.first_record(shards)], self.record_format
+      ),
     )
 
   def has_masks(self, split_name: str) -> bool:

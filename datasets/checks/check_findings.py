@@ -25,6 +25,7 @@ _MANY_VALUES = 10
 _FAULTS = {
   check_reading.UNREADABLE: 'Images that cannot be read',
   check_reading.SIZES: 'Images whose label has another size',
+  check_reading.BAD_LABEL: 'Labels that cannot be used',
   check_reading.NO_LABEL: 'Images without label',
 }
 
@@ -318,20 +319,21 @@ def _common(one: Mapping, two: Mapping):
 
 
 def _common_images(tallies):
-  """Images that are learnt and then evaluated on."""
+  """Images that are learnt and then evaluated on, or evaluated on twice."""
   for (one, two), pairs in overlaps(tallies).items():
     # trainval holds val, and train_aug holds train.
     if one in two or two in one:
       continue
-    if _is_for_training(one) and _is_for_training(two):
+    learnt = [name for name in (one, two) if _is_for_training(name)]
+    if len(learnt) == 2:
       continue
     for places, what in (
       (pairs['names'], 'names'),
       (pairs['images'], 'pixels'),
     ):
       if places:
-        text = (
-          f'Images of {one} and {two} with the same {what}: {len(places)}. An '
-          'evaluation on what was learnt says nothing.'
-        )
-        yield Finding(HINT, [one, two], text, _pairs(places))
+        text = f'Images of {one} and {two} with the same {what}: {len(places)}.'
+        if learnt:
+          text += ' An evaluation on what was learnt says nothing.'
+        level = ERROR if learnt else HINT
+        yield Finding(level, [one, two], text, _pairs(places))

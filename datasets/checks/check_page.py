@@ -9,7 +9,7 @@ from PIL import Image
 
 from deeplab.datasets.checks import check_findings, check_report
 from deeplab.datasets.checks.check_findings import Finding
-from deeplab.datasets.checks.check_tally import Sample
+from deeplab.datasets.checks.check_reading import Sample
 from deeplab.datasets.checks.dataset_checks import Report
 from deeplab.datasets.dataset_info import DatasetInfo
 from deeplab.utils import get_dataset_colormap, html_page

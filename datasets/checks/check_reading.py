@@ -27,6 +27,7 @@ from deeplab.datasets.dataset_info import DatasetInfo
 # Kinds of faults.
 UNREADABLE = 'unreadable'
 SIZES = 'sizes'
+BAD_LABEL = 'bad_label'
 NO_LABEL = 'no_label'
 
 # Names of Pillow's modes, for people.
@@ -50,6 +51,26 @@ _AROUND_RECORD = 16
 
 
 @dataclasses.dataclass(frozen=True)
+class Sample:
+  """A small copy of an image and its label, to be looked at.
+
+  Attributes:
+    name: of the image, or its place if it has none.
+    place: where the image is.
+    image: uint8 [height, width, 3].
+    label: uint8 [height, width].
+    illegal: label values of the whole image that are neither a class nor
+      ignored.
+  """
+
+  name: str
+  place: str
+  image: np.ndarray
+  label: np.ndarray
+  illegal: Sequence[int]
+
+
+@dataclasses.dataclass(frozen=True)
 class Picture:
   """An image and its label, as far as they could be read.
 
@@ -61,10 +82,12 @@ class Picture:
     label: uint8 [height, width], None if it cannot be read or is not there.
     counts: int64 [256], number of pixels of each label value, None without
       label.
+    size: (height, width) of the image, None if it cannot be read.
     digest: equal for images of equal pixels, None without image.
     has_few_bits: whether the label's file has grey pixels of less than 8 bits,
       which decoders spread over 0..255.
     faults: pairs of a kind and a text.
+    sample: a small copy, None if none is needed.
   """
 
   where: str
@@ -73,9 +96,11 @@ class Picture:
   image: np.ndarray | None = None
   label: np.ndarray | None = None
   counts: np.ndarray | None = None
+  size: tuple[int, int] | None = None
   digest: bytes | None = None
   has_few_bits: bool = False
   faults: Sequence[tuple[str, str]] = ()
+  sample: Sample | None = None
 
   @property
   def place(self) -> str:
@@ -96,6 +121,7 @@ def _with_pixels(picture, image, label):
   return dataclasses.replace(
     picture,
     image=image,
+    size=image.shape[:2],
     digest=digest.digest(),
     label=label,
     counts=None if label is None else np.bincount(label.ravel(), minlength=256),
@@ -316,7 +342,9 @@ def _decode_files(example, info):
     try:
       label = _decode_mask(example, info)
     except InputError as error:
-      picture = _faulty(picture, UNREADABLE, str(error))
+      # Whoever decodes a label may want the size of the image.
+      if image is not None or not str(error).startswith(example.image_path):
+        picture = _faulty(picture, BAD_LABEL, str(error))
   if image is None:
     return picture
   if label is not None and label.shape != image.shape[:2]:

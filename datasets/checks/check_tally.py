@@ -7,38 +7,17 @@ import collections
 import dataclasses
 import hashlib
 import heapq
-from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
-from deeplab.datasets.checks.check_reading import Picture
+from deeplab.datasets.checks.check_reading import Picture, Sample
 from deeplab.datasets.dataset_info import DatasetInfo
 
 # The larger side of a sample in pixels.
 _SAMPLE_SIDE = 360
 
 NUM_VALUES = 256
-
-
-@dataclasses.dataclass(frozen=True)
-class Sample:
-  """A small copy of an image and its label, to be looked at.
-
-  Attributes:
-    name: of the image, or its place if it has none.
-    place: where the image is.
-    image: uint8 [height, width, 3].
-    label: uint8 [height, width].
-    illegal: label values of the whole image that are neither a class nor
-      ignored.
-  """
-
-  name: str
-  place: str
-  image: np.ndarray
-  label: np.ndarray
-  illegal: Sequence[int]
 
 
 def illegal_values(counts: np.ndarray, info: DatasetInfo) -> np.ndarray:
@@ -103,11 +82,26 @@ class SplitTally:
     self.repeated_images = []
     self._chosen = []
 
+  def without_pixels(self, picture: Picture) -> Picture:
+    """What `add` needs of a picture, which is little; any thread may call it.
+
+    Args:
+      picture: an image and its label.
+
+    Returns:
+      The picture with its `sample`, if it may become one of ours, but without
+      image and label.
+    """
+    sample = None
+    if picture.image is not None and self._may_choose(picture):
+      sample = _small_copy(picture, self._illegal(picture), self.info)
+    return dataclasses.replace(picture, image=None, label=None, sample=sample)
+
   def add(self, picture: Picture):
     """Counts an image and its label.
 
     Args:
-      picture: them, or what is wrong with them.
+      picture: them, or what is wrong with them; see `without_pixels`.
     """
     self.num_examples += 1
     for kind, text in picture.faults:
@@ -116,22 +110,25 @@ class SplitTally:
       first = self.names.setdefault(picture.name, picture.place)
       if first != picture.place:
         self.repeated_names.append((first, picture.place))
-    if picture.image is None:
+    if picture.size is None:
       return
     self.num_images += 1
-    self.sizes[picture.image.shape[:2]] += 1
+    self.sizes[picture.size] += 1
     self.kinds[picture.kind] += 1
     first = self.digests.setdefault(picture.digest, picture.place)
     if first != picture.place:
       self.repeated_images.append((first, picture.place))
-    illegal = ()
-    if picture.label is not None:
+    if picture.counts is not None:
       self.num_labels += 1
-      illegal = self._add_label(picture)
-    self._choose(picture, illegal)
+      self._add_label(picture)
+    if picture.sample is not None and self._may_choose(picture):
+      entry = (*self._rank(picture), self.num_examples), picture.sample
+      is_full = len(self._chosen) >= self.num_samples
+      add = heapq.heapreplace if is_full else heapq.heappush
+      add(self._chosen, entry)
 
   def _add_label(self, picture):
-    """Counts a label; returns its illegal values."""
+    """Counts a label."""
     counts = picture.counts
     occurs = counts > 0
     ignore = self.info.ignore_label
@@ -144,28 +141,33 @@ class SplitTally:
       self.ignored.append(picture.place)
     elif occurs.sum() - occurs[ignore] == 1:
       self.num_one_class += 1
-    illegal = illegal_values(counts, self.info).tolist()
+    illegal = self._illegal(picture)
     if illegal:
       values = ', '.join(map(str, illegal))
       self.illegal.append(f'{picture.place}: {values}')
-    return illegal
 
-  def _choose(self, picture, illegal):
-    """Keeps a small copy if it belongs to the samples so far.
+  def _illegal(self, picture):
+    """The values of its label that are none."""
+    if picture.counts is None:
+      return []
+    return illegal_values(picture.counts, self.info).tolist()
 
-    Chance decides by the digest of the place, so that the same images are
+  def _rank(self, picture):
+    """What decides about the samples: those of the highest ranks are kept.
+
+    It is chance, by the digest of the place, so that the same images are
     chosen each time; those with illegal labels come before all others.
     """
     digest = hashlib.blake2b(picture.place.encode(), digest_size=8).hexdigest()
-    rank = (bool(illegal), digest, self.num_examples)
-    is_full = len(self._chosen) >= self.num_samples
-    if not self.num_samples or (is_full and rank < self._chosen[0][0]):
-      return
-    entry = (rank, _small_copy(picture, illegal, self.info))
-    if is_full:
-      heapq.heapreplace(self._chosen, entry)
-    else:
-      heapq.heappush(self._chosen, entry)
+    return bool(self._illegal(picture)), digest
+
+  def _may_choose(self, picture):
+    """Whether it belongs to the samples so far; these only get higher ranks."""
+    if len(self._chosen) < self.num_samples:
+      return True
+    return (
+      bool(self.num_samples) and self._rank(picture) >= self._chosen[0][0][:2]
+    )
 
   @property
   def samples(self) -> list[Sample]:

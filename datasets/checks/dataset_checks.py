@@ -1,28 +1,25 @@
 """Checks a whole data set: reads everything, counts, and says what is wrong.
 
 report = dataset_checks.check_shards(None, 'tfrecord')
+report = dataset_checks.check_folders('photos', 'masks', options)
 report = dataset_checks.check_files({'train': examples}, info)
 """
 
-import collections
-import concurrent.futures
 import dataclasses
 import functools
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-import tensorflow as tf
 import tqdm
 
-from deeplab import input_files
 from deeplab.common import InputError
 from deeplab.datasets import (
   build_data,
   dataset_info,
-  image_files,
+  folder_examples,
+  in_threads,
   records,
+  shard_files,
   tfds_data,
 )
 from deeplab.datasets.checks import (
@@ -34,13 +31,6 @@ from deeplab.datasets.checks.check_findings import Finding
 from deeplab.datasets.checks.check_suggestions import Suggestion
 from deeplab.datasets.checks.check_tally import SplitTally
 from deeplab.datasets.dataset_info import DatasetInfo
-from deeplab.datasets.labels import mask_values
-from deeplab.datasets.labels.class_table_files import ClassTable
-
-# Images that wait for a thread, or for being counted, for each thread.
-_WAITING = 2
-
-_SHARD_NAME = re.compile(r'(.+)-\d{5}-of-\d{5}(\.\w+)?')
 
 DEFAULT_SAMPLES = 12
 
@@ -69,33 +59,6 @@ class Report:
   def num_errors(self) -> int:
     """Number of findings that are errors."""
     return sum(f.level == check_findings.ERROR for f in self.findings)
-
-
-def find_splits(dataset_dir: str) -> list[str]:
-  """Names of the splits that a folder has shards of.
-
-  Args:
-    dataset_dir: the folder.
-
-  Returns:
-    The names, sorted.
-
-  Raises:
-    InputError: there is no such folder, or it has none.
-  """
-  if not tf.io.gfile.isdir(dataset_dir):
-    raise InputError(
-      f'--dataset_dir={dataset_dir}: there is no such folder. Give the folder '
-      'of the TFRecord files; the scripts of datasets/ write them.'
-    )
-  matches = map(_SHARD_NAME.fullmatch, input_files.list_folder(dataset_dir))
-  splits = sorted({match[1] for match in matches if match})
-  if not splits:
-    raise InputError(
-      f'--dataset_dir={dataset_dir} holds no shards (<split>-00000-of-00004'
-      '.tfrecord and so on). Give the folder of the TFRecord files.'
-    )
-  return splits
 
 
 def check_shards(
@@ -129,7 +92,7 @@ def check_shards(
     record_format, source = data.record_format, dataset_name
   else:
     there, find = (
-      find_splits(dataset_dir),
+      shard_files.find_splits(dataset_dir),
       functools.partial(_own_parts, dataset_dir),
     )
     record_format, source = records.OFFICIAL, dataset_dir
@@ -153,9 +116,8 @@ def check_shards(
 
 def _own_parts(dataset_dir, split):
   """The files of a split that a converter has written."""
-  return [
-    check_reading.Part(path) for path in records.find_shards(dataset_dir, split)
-  ]
+  paths = shard_files.find_shards(dataset_dir, split)
+  return [check_reading.Part(path) for path in paths]
 
 
 def _tfds_parts(data, split):
@@ -164,6 +126,40 @@ def _tfds_parts(data, split):
     check_reading.Part(shard.path, shard.first, shard.num_records)
     for shard in data.split(split).shards
   ]
+
+
+def check_folders(
+  image_folder: str,
+  label_folder: str,
+  options: folder_examples.Options | None = None,
+  **settings,
+) -> Report:
+  """Checks what build_image_folder_data.py would convert.
+
+  Args:
+    image_folder: see `folder_examples.find`, as for the next two.
+    label_folder: folder of the labels, or COCO's JSON file.
+    options: how to find, read and split them.
+    **settings: see `check_files`.
+
+  Returns:
+    The report. Images and labels that are not paired are errors in it.
+
+  Raises:
+    InputError: a folder, a list or the table is missing or not acceptable, or
+      the classes cannot be told.
+  """
+  refused = []
+  name = os.path.basename(os.path.abspath(image_folder))
+  found = folder_examples.find(
+    image_folder, label_folder, name, options, refused.append
+  )
+  findings = [Finding(check_findings.ERROR, [], text) for text in refused]
+  # Those that were refused have been named.
+  if found.left_out and not refused:
+    text = f'Images that are in no split: {len(found.left_out)}.'
+    findings.append(Finding(check_findings.HINT, [], text, found.left_out))
+  return check_files(found.splits, found.info, findings, **settings)
 
 
 def check_files(
@@ -197,126 +193,17 @@ def check_files(
   return _report(info, 'files', tallies, findings, output_stride)
 
 
-def find_files(
-  image_folder: str,
-  label_folder: str,
-  lists: Mapping[str, str] | None = None,
-  decode_label: Callable[[str], np.ndarray] | None = None,
-) -> tuple[dict[str, list[build_data.Example]], list[Finding]]:
-  """Pairs images with masks of the same name, but for the extension.
-
-  Args:
-    image_folder: folder of the images.
-    label_folder: folder of the masks.
-    lists: {split: path of the list of its images}, as
-      `build_data.find_lists` finds them; None for one split of all images.
-    decode_label: see `build_data.Example`.
-
-  Returns:
-    The examples of each split, and errors about files without a partner.
-
-  Raises:
-    InputError: a folder or a list is missing, or the folder has no images.
-  """
-  build_data.check_folder(image_folder, 'images')
-  build_data.check_folder(label_folder, 'label masks')
-  images, findings = _by_stem(image_folder)
-  labels, doubled = _by_stem(label_folder)
-  findings += doubled
-  if not images:
-    raise InputError(
-      f'--image_folder={image_folder} holds no images. Expected files with '
-      f'the extensions {", ".join(build_data.IMAGE_EXTENSIONS)}.'
-    )
-  names = {'all': list(images)}
-  if lists is not None:
-    names = {
-      split: list(build_data.read_list(path)) for split, path in lists.items()
-    }
-  splits = {}
-  for split, listed in names.items():
-    splits[split] = [
-      build_data.Example(name, images[name], labels.get(name), decode_label)
-      for name in listed
-      if name in images
-    ]
-    findings += _unpaired(split, listed, images, 'image', image_folder)
-  if lists is None:
-    findings += _unpaired('all', labels, images, 'image', image_folder)
-  return splits, findings
-
-
-def decode_by_table(
-  path: str, table: ClassTable, info: DatasetInfo
-) -> np.ndarray:
-  """Reads a mask whose classes are the rows of a table.
-
-  Args:
-    path: the file.
-    table: the classes; indices count its rows.
-    info: the same, for messages.
-
-  Returns:
-    The labels, uint8 [height, width]; indices beyond the table are kept.
-
-  Raises:
-    InputError: the file cannot be decoded, or holds other colours.
-  """
-  mask = image_files.read_mask(path)
-  if mask.has_indices:
-    labels = np.arange(256, dtype=np.uint8)
-    labels[: len(table.rows)] = table.label_of_row
-    return labels[mask.indices]
-  return mask_values.labels_from_colors(
-    mask.colors, table.label_of_color, info, path
-  )
-
-
-def _by_stem(folder):
-  """{name without extension: path}, and a finding where that is not unique."""
-  paths = collections.defaultdict(list)
-  for name in sorted(os.listdir(folder)):
-    stem, extension = os.path.splitext(name)
-    if extension[1:].lower() in build_data.IMAGE_EXTENSIONS:
-      paths[stem].append(os.path.join(folder, name))
-  doubled = [', '.join(several) for several in paths.values() if several[1:]]
-  findings = []
-  if doubled:
-    text = f'{len(doubled)} names belong to several files; remove all but one.'
-    findings.append(Finding(check_findings.ERROR, [], text, doubled))
-  return {stem: several[0] for stem, several in paths.items()}, findings
-
-
-def _unpaired(split, names, there, noun, folder):
-  """A finding about the names that there is no file of."""
-  missing = [name for name in names if name not in there]
-  if not missing:
-    return []
-  text = f'{len(missing)} names have no {noun} in {folder}.'
-  return [Finding(check_findings.ERROR, [split], text, missing)]
-
-
 def _run(jobs, tally, total, num_threads):
   """Counts what the jobs give."""
+
+  def look(job):
+    return tally.without_pixels(job())
+
   progress = tqdm.tqdm(total=total, desc=tally.name, unit='image')
   with progress:
-    for picture in _in_threads(jobs, num_threads or os.cpu_count() or 1):
+    for picture in in_threads.in_threads(look, jobs, num_threads):
       tally.add(picture)
       progress.update()
-
-
-def _in_threads(
-  jobs: Iterable[check_reading.Job], num_threads: int
-) -> Iterator[check_reading.Picture]:
-  """What the jobs return, in their order; few of them are under way."""
-  waiting = collections.deque()
-  with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
-    for job in jobs:
-      waiting.append(pool.submit(job))
-      if len(waiting) > _WAITING * num_threads:
-        yield waiting.popleft().result()
-    while waiting:
-      yield waiting.popleft().result()
 
 
 def _report(info, source, tallies, findings, output_stride):

@@ -101,10 +101,14 @@ def list_folder(folder: str) -> list[str]:
     such files, nor list a folder that holds one.
 
   Raises:
+    InputError: the folder may not be read.
     tf.errors.OpError: there is no such folder.
   """
   if os.path.isdir(folder):
-    return list(filter(_is_text, os.listdir(folder)))
+    try:
+      return list(filter(_is_text, os.listdir(folder)))
+    except OSError as error:
+      raise InputError(f'{folder} cannot be read: {error.strerror}.') from error
   # Not every caller needs TensorFlow, which takes seconds to import.
   import tensorflow as tf
 
@@ -114,3 +118,16 @@ def list_folder(folder: str) -> list[str]:
 def _is_text(name):
   """Whether a name of the file system consists of characters."""
   return os.fsencode(name) == name.encode(errors='replace')
+
+
+def check_name(path: str):
+  """Refuses names that are no text: records and pages cannot hold them.
+
+  Args:
+    path: of a file.
+
+  Raises:
+    InputError: its name is one.
+  """
+  if not _is_text(path):
+    raise InputError(f'the name of {path!r} is not Unicode text. Rename it.')

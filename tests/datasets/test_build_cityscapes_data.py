@@ -10,7 +10,7 @@ from converter_files import write_image, write_mask
 
 from deeplab.common import InputError
 from deeplab.datasets import build_cityscapes_data, data_generator, image_files
-from deeplab.datasets.build_cityscapes_data import TRAIN_ID_OF_ID
+from deeplab.datasets.class_tables import TRAIN_ID_OF_ID
 
 # The classes by their ids, as the data set documents them.
 _ID_OF_CLASS = {

@@ -2,6 +2,7 @@
 
 import io
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -392,6 +393,57 @@ def test_shards_of_another_number_are_replaced(voc):
     'train-00001-of-00002.tfrecord',
     *(f'train_all-{i:05d}-of-00004.tfrecord' for i in range(4)),
   ]
+
+
+def test_new_records_are_there_before_old_ones_go(voc, monkeypatch):
+  _convert(voc)
+  examples = [build_data.Example('a', str(voc / 'JPEGImages/a.jpg'))]
+  info = dataset_info.BUILTIN['pascal_voc_seg']
+  there = []
+
+  def save(info, folder):
+    del info
+    there.extend(os.listdir(folder))
+    raise OSError('the disk is full')
+
+  monkeypatch.setattr(dataset_info.DatasetInfo, 'save', save)
+  with pytest.raises(InputError, match='the disk is full'):
+    build_data.convert({'train': examples}, str(voc / 'out'), info, None, 2)
+  assert len([name for name in there if name.startswith('train')]) == 6
+
+
+def test_images_are_read_in_several_threads(voc, monkeypatch):
+  monkeypatch.setattr(os, 'cpu_count', lambda: 2)
+  # Passed only by two at the same time.
+  barrier = threading.Barrier(2, timeout=30)
+
+  def make(name):
+    barrier.wait()
+    return build_data.image_seg_to_tfexample(b'', name, 1, 1, None)
+
+  names = [f'n{i}' for i in range(6)]
+  info = dataset_info.BUILTIN['pascal_voc_seg']
+  out = voc / 'out'
+  build_data.convert({'s': names}, str(out), info, num_shards=1, make=make)
+  found = [
+    record['image/filename'][1][0].decode()
+    for record in _records(out / 's-00000-of-00001.tfrecord')
+  ]
+  assert found == names
+
+
+def test_numbers_of_shards_have_five_digits(tmp_path):
+  info = dataset_info.BUILTIN['pascal_voc_seg']
+  with pytest.raises(InputError, match=r'num_shards must be .*99999'):
+    build_data.convert({}, str(tmp_path), info, num_shards=100000)
+
+
+def test_names_of_files_that_are_no_text(voc):
+  path = voc / 'JPEGImages' / os.fsdecode(b'\xff.jpg')
+  _write(path, _rgb())
+  example = build_data.Example('a', str(path))
+  with pytest.raises(InputError, match=r'is not Unicode text\. Rename it'):
+    build_data.make_record(example, dataset_info.BUILTIN['pascal_voc_seg'])
 
 
 def test_other_data_set_in_the_folder(voc):

@@ -1,8 +1,8 @@
 """check_dataset: faults that were put in are found, and nothing else is."""
 
-import functools
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -12,14 +12,20 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from deeplab.datasets import build_data, dataset_info
+from deeplab.common import InputError
+from deeplab.datasets import (
+  build_data,
+  build_image_folder_data,
+  check_dataset,
+  dataset_info,
+  folder_examples,
+)
 from deeplab.datasets.checks import (
   check_findings,
   check_suggestions,
   dataset_checks,
 )
 from deeplab.datasets.checks.check_tally import SplitTally
-from deeplab.datasets.labels import class_table_files
 
 _COLORS = [[0, 0, 0], [200, 0, 0], [0, 200, 0]]
 
@@ -188,6 +194,11 @@ def test_images_that_splits_share(tmp_path):
   pairs = [f.splits for f in report.findings if len(f.splits) > 1]
   assert pairs == [['train', 'val']]
   assert len(report.overlaps['train', 'trainval']['names']) == 2
+  assert report.num_errors == 1
+  (folder / 'train-00000-of-00001.tfrecord').rename(
+    folder / 'test-00000-of-00001.tfrecord'
+  )
+  assert _check(folder, splits=['test', 'val']).num_errors == 0
 
 
 def test_classes_that_are_missing(tmp_path):
@@ -308,60 +319,113 @@ def _masks():
   }
 
 
-def test_masks_of_all_kinds_are_read(tmp_path):
-  splits, findings = dataset_checks.find_files(*_folders(tmp_path, _masks()))
-  report = dataset_checks.check_files(splits, _info(), findings)
-  assert report.findings == []
-  assert report.splits[0].class_pixels.tolist() == [600, 600, 600]
-
-
-def test_masks_by_a_table_of_classes(tmp_path):
+def _check_folders(tmp_path, masks, table=None, **options):
+  """The report on these masks and images of their names."""
+  images, labels = _folders(tmp_path, masks)
   path = tmp_path / 'classes.csv'
-  path.write_text('first,0,0,0\nsecond,200,0,0\n')
-  table = class_table_files.read(str(path))
-  info = table.info('mine')
-  decode = functools.partial(
-    dataset_checks.decode_by_table, table=table, info=info
+  path.write_text(
+    table or 'first,0,0,0\nsecond,200,0,0\nthird,0,200,0\nvoid,9,9,9\n'
   )
-  splits, _ = dataset_checks.find_files(
-    *_folders(tmp_path, _masks()), decode_label=decode
+  values = {'class_table': str(path), 'ignore_classes': ['void'], **options}
+  return dataset_checks.check_folders(
+    images, labels, folder_examples.Options(**{'split': 'train', **values})
   )
-  report = dataset_checks.check_files(splits, info)
-  (place,) = _places(report, 'cannot be read')
-  assert 'colors22.png is a coloured mask with 1 colours' in place
-  assert len(_places(report, 'values that are no class')) == 2
+
+
+@pytest.mark.parametrize('kind', ['grey', 'palette1', 'colors22'])
+def test_masks_of_all_kinds_are_read(tmp_path, kind):
+  mask = _masks()[kind]
+  report = _check_folders(tmp_path, {'a': mask, 'b': mask})
+  assert report.findings == []
+  assert report.splits[0].class_pixels.tolist() == [400, 400, 400]
+
+
+def test_what_the_table_does_not_name(tmp_path):
+  report = _check_folders(
+    tmp_path,
+    {'a': _masks()['colors22']},
+    table='first,0,0,0\nsecond,200,0,0\n',
+    ignore_classes=[],
+  )
+  (place,) = _places(report, 'Labels that cannot be used')
+  assert 'a.png' in place and '1 colours' in place
+  assert report.num_errors == 1
 
 
 def test_files_without_partner_and_bad_files(tmp_path):
-  images, masks = _folders(tmp_path, _masks())
-  bad = Image.fromarray(np.full([20, 30], 9, np.uint8))
-  bad.save(f'{masks}/grey.png')
-  bad.save(f'{masks}/lonely.png')
-  Image.new('CMYK', (30, 20)).save(f'{images}/palette1.jpg')
-  Image.new('RGB', (31, 20)).save(f'{images}/colors22.jpg')
+  mask = _masks()['grey']
+  (tmp_path / 'more').mkdir()
+  names = {name: mask for name in ('a', 'b', 'c', 'd')}
+  images, masks = _folders(tmp_path, names)
+  Image.fromarray(np.full([20, 30], 9, np.uint8)).save(f'{masks}/a.png')
+  mask.save(f'{masks}/lonely.png')
+  Image.new('CMYK', (30, 20)).save(f'{images}/b.jpg')
+  Image.new('RGB', (31, 20)).save(f'{images}/c.jpg')
   Image.new('RGB', (30, 20)).save(f'{images}/unmasked.png')
-  Image.new('RGB', (30, 20)).save(f'{images}/grey.png')
-  splits, findings = dataset_checks.find_files(images, masks)
-  report = dataset_checks.check_files(splits, _info(), findings)
-  assert _places(report, 'no image in') == ['lonely']
-  assert 'CMYK' in _places(report, 'cannot be read')[0]
-  assert '20 x 31' in _places(report, 'another size')[0]
-  assert 'unmasked' in _places(report, 'without label')[0]
-  assert 'grey.jpg' in _places(report, 'several files')[0]
-  assert _places(report, 'values that are no class')[0].endswith('grey.jpg: 9')
+  table = tmp_path / 'classes.txt'
+  table.write_text('first\nsecond\nthird\n')
+  options = folder_examples.Options(class_table=str(table), split='train')
+  report = dataset_checks.check_folders(images, masks, options)
+  errors = '\n'.join(_texts(report, check_findings.ERROR))
+  assert 'labels without an image are 1: lonely' in errors
+  assert 'images without a label are 1: unmasked' in errors
+  (place,) = _places(report, 'cannot be read')
+  assert place.startswith(f'{images}/b.jpg: ') and 'CMYK' in place
+  assert '20 x 31' in str(_places(report, 'another size'))
+  assert 'a.png' in str(_places(report, 'Labels that cannot be used'))
+  assert report.splits[0].num_labels == 1
 
 
 def test_lists_make_splits(tmp_path):
-  images, masks = _folders(tmp_path, _masks())
-  (tmp_path / 'train.txt').write_text('grey\npalette1\n')
-  (tmp_path / 'val.txt').write_text('colors22\nmissing\n')
-  lists = build_data.find_lists(str(tmp_path))
-  splits, findings = dataset_checks.find_files(images, masks, lists)
-  assert {split: len(examples) for split, examples in splits.items()} == {
-    'train': 2,
-    'val': 1,
-  }
-  assert findings[0].places == ['missing'] and findings[0].splits == ['val']
+  (tmp_path / 'train.txt').write_text('a\nb\n')
+  (tmp_path / 'val.txt').write_text('c\nmissing\n')
+  names = {name: _masks()['grey'] for name in ('a', 'b', 'c')}
+  report = _check_folders(
+    tmp_path, names, split=None, list_folder=str(tmp_path)
+  )
+  sizes = {tally.name: tally.num_examples for tally in report.splits}
+  assert sizes == {'train': 2, 'val': 1}
+  assert "there is no image 'missing'" in str(report.findings)
+
+
+def test_images_that_no_list_names(tmp_path):
+  (tmp_path / 'train.txt').write_text('a\nb\n')
+  names = {name: _masks()['grey'] for name in ('a', 'b', 'c')}
+  report = _check_folders(
+    tmp_path, names, split=None, list_folder=str(tmp_path)
+  )
+  assert _places(report, 'in no split') == ['c']
+  assert report.num_errors == 0
+
+
+def test_the_check_counts_what_the_conversion_writes(tmp_path):
+  """Subfolders, ignored rows, a suffix and a random split."""
+  images, masks = _folders(tmp_path, {})
+  table = tmp_path / 'classes.csv'
+  table.write_text('void,0,0,0\nroad,200,0,0\ncar,0,200,0\n')
+  for number in range(6):
+    name = f'{number % 2}/{number}'
+    for folder in (images, masks):
+      os.makedirs(f'{folder}/{number % 2}', exist_ok=True)
+    labels = np.random.default_rng(number).integers(0, 3, [20, 30])
+    color = np.array(_COLORS, np.uint8)[labels]
+    Image.fromarray(255 - color).save(f'{images}/{name}.png')
+    Image.fromarray(color).save(f'{masks}/{name}_L.png')
+  options = folder_examples.Options(
+    class_table=str(table),
+    ignore_classes=['void'],
+    label_suffix='_L',
+    val_fraction=0.4,
+  )
+  report = dataset_checks.check_folders(images, masks, options)
+  info, pixels, _ = build_image_folder_data.convert(
+    images, masks, str(tmp_path / 'out'), options=options
+  )
+  assert report.num_errors == 0
+  assert report.info.class_names == info.class_names == ['road', 'car']
+  for tally in report.splits:
+    assert tally.num_examples == info.splits[tally.name]
+    np.testing.assert_array_equal(tally.pixels, pixels[tally.name])
 
 
 # The script.
@@ -395,14 +459,28 @@ def test_script_on_shards(tmp_path, repository):
   assert page.read_text().startswith('<!doctype html>')
 
 
-def test_script_on_folders_and_its_refusals(tmp_path, repository):
-  images, masks = _folders(tmp_path, _masks())
-  _info().save(str(tmp_path))
+def test_script_on_folders(tmp_path, repository):
+  mask = _masks()['palette1']
+  images, masks = _folders(tmp_path, {'a': mask, 'b': mask})
   folders = [f'--image_folder={images}', f'--label_folder={masks}']
-  described = f'--dataset_info={tmp_path}/dataset_info.json'
-  result = _run(repository, *folders, described, '--output=')
+  result = _run(repository, *folders, '--output=')
   assert result.returncode == 0, result.stderr
   assert 'Errors: 0. Hints: 0.' in result.stdout
-  result = _run(repository, *folders)
-  assert result.returncode == 1 and '--dataset_info' in result.stderr
-  assert 'Traceback' not in result.stderr
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--image_folder=x'], 'give both'),
+    (['--dataset=x', '--split=train'], '--split=train has no effect without'),
+    (
+      ['--image_folder=x', '--label_folder=y', '--dataset=ade20k'],
+      '--dataset=ade20k has no effect with --image_folder',
+    ),
+    (['--dataset=x', '--output=', '--num_samples=5'], 'without a page'),
+  ],
+)
+def test_flags_that_would_be_ignored(parse, arguments, message):
+  parse(check_dataset, check_dataset._define_flags, arguments)
+  with pytest.raises(InputError, match=message):
+    check_dataset.main()

@@ -224,11 +224,32 @@ def test_resized_size_is_that_before_padding():
   assert batch['resized_height'].numpy().tolist() == [65, 65]
 
 
+def test_the_split_test_is_read_with_its_labels(tmp_path):
+  label = np.full([6, 8, 1], 2, np.uint8)
+  shards = [[example('a', label=label)], [example('b')]]
+  dataset = make('test', 1, dataset_dir=write_split(tmp_path, shards, 'test'))
+  first, second = dataset.as_dataset()
+  assert (first['label'][0, :6, :8] == 2).numpy().all()
+  assert (second['label'][0, :6, :8] == 0).numpy().all()
+
+
+def test_images_without_label_among_others(tmp_path):
+  shards = [[example('a'), example('b')], [example('c', label=False)]]
+  for split in ('test', 'val'):
+    write_split(tmp_path, shards, split)
+  test = make('test', 1, dataset_dir=str(tmp_path))
+  assert not test.has_labels
+  assert len(list(test.iterate())) == 3
+  val = make('val', 1, dataset_dir=str(tmp_path))
+  with pytest.raises(common.InputError, match='label of "c" is missing'):
+    list(val.iterate())
+
+
 def test_splits_without_labels(tmp_path):
-  for split, label in (('test', None), ('val', False)):
+  for split in ('test', 'val'):
     folder = tmp_path / split
     folder.mkdir()
-    write_split(folder, [[example(label=label)]], split)
+    write_split(folder, [[example(label=False)]], split)
     dataset = make(split, 1, dataset_dir=str(folder))
     assert not dataset.has_labels
     batch = next(iter(dataset.as_dataset()))
@@ -282,7 +303,7 @@ def png16(channels=1):
     (example('x', image=png16(3)), ['"x"', '16 bits']),
     (example('x', label=png16()), ['label of "x"', '16 bits']),
     (example('x', image=b'GIF89a...'), ['"x"', 'neither JPEG nor PNG']),
-    (example('x', label=False), ['label of "x"', 'neither JPEG nor PNG']),
+    (example('x', label=False), ['label of "x" is missing']),
     (example('x', label=np.tile(np.uint8([1, 2, 0]), [6, 8, 1])),
      ['label of "x"', 'colour']),
     (example('x', image=image_bytes(np.zeros([6, 8, 3], np.uint8))[:-30]),

@@ -24,7 +24,7 @@ from deeplab.datasets import (
   shard_files,
   tfds_data,
 )
-from deeplab.datasets.build_cityscapes_data import TRAIN_ID_OF_ID
+from deeplab.datasets.class_tables import TRAIN_ID_OF_ID
 from deeplab.evaluation import visualizer
 
 _PETS = 'tfds:oxford_iiit_pet'

@@ -19,7 +19,12 @@ from PIL import Image
 
 from deeplab import atomic_files, checkpoints, common
 from deeplab.common import InputError
-from deeplab.datasets import build_data, data_generator, dataset_info
+from deeplab.datasets import (
+  build_data,
+  data_generator,
+  dataset_info,
+  folder_examples,
+)
 from deeplab.datasets.checks import check_page, check_report, dataset_checks
 from deeplab.evaluation import (
   any_size,
@@ -105,14 +110,13 @@ def _check_shards(root):
 
 
 def _check_files(root):
-  info = dataset_info.load(str(root / 'info.json'))
-  lists = build_data.find_lists(str(root / 'lists'))
-  splits, findings = dataset_checks.find_files(
-    str(root / 'images'), str(root / 'masks'), lists
+  options = folder_examples.Options(
+    class_table=str(root / 'info.json'), list_folder=str(root / 'lists')
   )
-  _report(
-    root, dataset_checks.check_files(splits, info, findings, num_samples=2)
+  report = dataset_checks.check_folders(
+    str(root / 'images'), str(root / 'masks'), options, num_samples=2
   )
+  _report(root, report)
 
 
 def _check_written(root):
