@@ -33,17 +33,36 @@ def test_a_folder_is_enough(find, tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_no_name(find):
-  assert find('--dataset=data/fruit') == (None, 'data/fruit')
+  with pytest.raises(
+    InputError, match='--dataset=data/fruit: there is no such'
+  ):
+    find('--dataset=data/fruit')
+
+
+def test_a_folder_that_does_not_say_its_classes(find, tmp_path):
+  with pytest.raises(
+    InputError,
+    match=r'no dataset_info\.json.*--dataset=pascal_voc_seg --dataset_dir=',
+  ):
+    find(f'--dataset={tmp_path}')
+  assert find(f'--dataset_dir={tmp_path}') == (None, str(tmp_path))
 
 
 def test_a_folder_by_its_name_alone(find, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  (tmp_path / 'fruit').mkdir()
   (tmp_path / 'cityscapes').mkdir()
+  dataset_info.DatasetInfo('fruit', 4).save('fruit')
   assert find('--dataset=fruit') == (None, 'fruit')
   # The official names mean what they always did.
   found = find('--dataset=cityscapes', '--dataset_dir=data')
   assert found == ('cityscapes', 'data')
+  with pytest.raises(InputError, match=r"'cityscapes' write --dataset=\./city"):
+    find('--dataset=cityscapes')
+
+
+def test_a_name_that_nobody_knows(find):
+  with pytest.raises(InputError, match="no folder 'friut', nor is a data set"):
+    find('--dataset=friut')
 
 
 def test_a_name_needs_a_folder(find):
