@@ -42,6 +42,8 @@ class Command:
   def script(self):
     """The script or module of ours that runs; None for other programs."""
     words = self.words
+    if words[0] == 'compare_evals':
+      return 'deeplab.evaluation.compare_evals'
     name = words[2] if words[:2] == ['python', '-m'] else words[1]
     is_own = words[0] == 'python' and re.search(r'^deeplab\.|\.py$', name)
     return name if is_own else None
@@ -50,6 +52,8 @@ class Command:
   def arguments(self):
     """What the script is given."""
     words = self.words
+    if words[0] != 'python':
+      return words[1:]
     return words[3:] if words[1] == '-m' else words[2:]
 
 
