@@ -73,5 +73,5 @@ path = f'{sys.argv[1]}/eval/miou_latest.json'
 with open(path) as file:
   miou = json.load(file)['miou']
 print(f'mIoU {miou:.4f} after {sys.argv[2]} s of training.')
-print(f'Pictures: {sys.argv[1]}/vis/segmentation_results')
+print(f'Pictures: {sys.argv[1]}/vis/index.html')
 PYTHON
