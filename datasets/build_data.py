@@ -61,14 +61,15 @@ class Example:
     decode_label: for labels of another kind: decode_label(label_path) returns
       them as uint8 [height, width], or raises InputError. `label_map` and the
       check of the values follow as for a mask.
-    apply_exif_rotation: see `image_files.read_image`.
+    apply_exif_rotation: see `image_files.read_image`; the masks of published
+      data sets are drawn on the pixels as they are stored.
   """
 
   name: str
   image_path: str
   label_path: str | None = None
   decode_label: Callable[[str], np.ndarray] | None = None
-  apply_exif_rotation: bool = False
+  apply_exif_rotation: bool | None = None
 
 
 def read_list(

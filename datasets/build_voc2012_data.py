@@ -19,6 +19,8 @@ train_aug.txt, neither needs a flag of its own:
 --semantic_segmentation_folder=VOCdevkit/VOC2012/SegmentationClassAug
 """
 
+import dataclasses
+
 from absl import flags
 
 from deeplab import flags as deeplab_flags
@@ -74,7 +76,14 @@ def convert(
       semantic_segmentation_folder,
       image_format,
     )
-  info = info or dataset_info.BUILTIN['pascal_voc_seg']
+  if info is None:
+    info = dataset_info.BUILTIN['pascal_voc_seg']
+  else:
+    # Nobody knows on what the masks of one's own photographs were drawn.
+    splits = {
+      split: [dataclasses.replace(e, apply_exif_rotation=False) for e in found]
+      for split, found in splits.items()
+    }
   return build_data.convert(splits, output_dir, info)
 
 

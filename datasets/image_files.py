@@ -168,7 +168,7 @@ def _orientation(image):
 def _upright(image, path, apply_exif_rotation):
   """Rotates, or refuses, images that viewers rotate and decoders do not."""
   orientation = _orientation(image)
-  if orientation is None:
+  if orientation is None or apply_exif_rotation is None:
     return image
   if apply_exif_rotation:
     return ImageOps.exif_transpose(image)
@@ -182,7 +182,9 @@ def _upright(image, path, apply_exif_rotation):
   )
 
 
-def image_size(path: str, apply_exif_rotation: bool = False) -> tuple[int, int]:
+def image_size(
+  path: str, apply_exif_rotation: bool | None = None
+) -> tuple[int, int]:
   """Reads (height, width) of an image from the beginning of its file.
 
   Args:
@@ -204,7 +206,9 @@ def image_size(path: str, apply_exif_rotation: bool = False) -> tuple[int, int]:
   return (width, height) if is_turned else (height, width)
 
 
-def read_image(path: str, apply_exif_rotation: bool = False) -> EncodedImage:
+def read_image(
+  path: str, apply_exif_rotation: bool | None = False
+) -> EncodedImage:
   """Reads an image and makes sure that it decodes to 8-bit RGB.
 
   JPEG files (grey ones too: decoders repeat the channel) and RGB PNG files
@@ -215,7 +219,8 @@ def read_image(path: str, apply_exif_rotation: bool = False) -> EncodedImage:
   Args:
     path: the file.
     apply_exif_rotation: whether an image with an EXIF orientation is rotated
-      to what viewers show, and becomes a PNG file; else it is refused.
+      to what viewers show, and becomes a PNG file; else it is refused. None
+      to take the pixels as they are stored.
 
   Returns:
     The encoded image.

@@ -242,12 +242,6 @@ def _tiff_of_16_bits(path):
   Image.fromarray(np.ones((3, 4), np.uint16)).save(path, 'TIFF')
 
 
-def _rotated(path):
-  exif = Image.Exif()
-  exif[0x0112] = 6
-  _write(path, _rgb(), exif=exif)
-
-
 @pytest.mark.parametrize(
   'spoil, message',
   [
@@ -270,7 +264,6 @@ def _rotated(path):
     (lambda p: _write(p, _rgb(), format='PPM'), r'a\.jpg is a PPM file'),
     (_two_pages, r'a\.jpg holds 2 pictures'),
     (_tiff_of_16_bits, r'a\.jpg has 16 bits'),
-    (_rotated, r'a\.jpg has the EXIF orientation 6'),
     (
       lambda p: _write(p, np.zeros((5, 6, 3), np.uint8)),
       r'a\.jpg has 5 x 6 pixels.*a\.png has 3 x 4',

@@ -57,6 +57,8 @@ def test_exif_rotation_is_applied_on_demand(tmp_path, orientation):
   np.testing.assert_array_equal(_decoded(image), shown)
   keeps_bytes = orientation not in range(2, 9)
   assert (image.data == path.read_bytes()) == keeps_bytes
+  stored = image_files.read_image(str(path), apply_exif_rotation=None)
+  assert stored.data == path.read_bytes()
 
 
 @pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP'])

@@ -11,7 +11,7 @@ from converter_files import write_image, write_mask
 from PIL import Image
 
 from deeplab.common import InputError
-from deeplab.datasets import build_voc2012_data, sbd
+from deeplab.datasets import build_voc2012_data, dataset_info, sbd
 
 _VOC = np.full([6, 8], 20, np.uint8)
 _VOC[0] = 255
@@ -209,3 +209,21 @@ def test_real_voc(real_data, tmp_path):
     mask = np.array(Image.open(root / f'SegmentationClass/{example.name}.png'))
     labels = example.decode_label(example.label_path)
     np.testing.assert_array_equal(labels, np.where(mask == 255, 0, mask))
+
+
+def test_published_images_are_taken_as_they_are_stored(root):
+  """The masks fit the pixels, whatever the EXIF tag says to viewers."""
+  exif = Image.Exif()
+  exif[0x0112] = 3
+  path = root / 'JPEGImages/a.jpg'
+  with Image.open(path) as image:
+    image.save(path, exif=exif)
+  folders = [
+    str(root / f) for f in ('JPEGImages', 'SegmentationClass', 'lists', 'out')
+  ]
+  build_voc2012_data.convert(*folders)
+  (record,) = converter_files.read_records(root / 'out', 'train')
+  assert record['encoded'] == path.read_bytes()
+  own = dataset_info.BUILTIN['pascal_voc_seg'].replace(name='own')
+  with pytest.raises(InputError, match=r'a\.jpg has the EXIF orientation 3'):
+    build_voc2012_data.convert(*folders[:-1], str(root / 'own'), info=own)
