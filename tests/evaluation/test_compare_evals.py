@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from deeplab.common import InputError
-from deeplab.evaluation import compare_evals, image_scores, metrics
+from deeplab.evaluation import (
+  compare_evals,
+  image_scores,
+  metrics,
+  plot_trimap,
+)
+from deeplab.utils import plots
 
 _NAMES = ['sky', 'pole', 'car']
 
@@ -98,6 +104,79 @@ def test_text(tmp_path):
   at = lines.index(['images', 'that', 'lost:', '1', 'A', 'B', 'difference'])
   assert lines[at + 1] == ['a', '1.0000', '0.3750', '-0.6250']
   assert 'crf' not in text
+
+
+def _trimap(boundary, bands):
+  """The trimap of an evaluation, {width: mIoU}."""
+  return {
+    'boundary': boundary,
+    'bands': [{'width': width, 'miou': miou} for width, miou in bands.items()],
+    'whole_image': {'miou': 0.5},
+  }
+
+
+def test_trimaps(tmp_path):
+  """Widths that all have with one kind of boundary are compared."""
+  trimaps = {
+    'old': _trimap('any', {1: 0.25, 5: None, 9: 0.5}),
+    'new': _trimap('any', {1: 0.5, 5: 0.5, 7: 1}),
+    'other': _trimap('void', {1: 0.5}),
+  }
+  old, new, other = (
+    _write(tmp_path / name, _OLD, trimap=trimap)
+    for name, trimap in trimaps.items()
+  )
+  values = compare_evals.compare(compare_evals.load([old, new]))
+  assert values['trimaps'] == [
+    {'width': 1, 'miou': [0.25, 0.5], 'difference': 0.25},
+    {'width': 5, 'miou': [None, 0.5], 'difference': None},
+  ]
+  assert values['settings_that_differ'] == []
+  lines = compare_evals.to_text(values).splitlines()
+  at = lines.index('mIoU, trimap 1      0.2500  0.5000     +0.2500')
+  assert set(lines[at - 1]) == {'-'} and lines[at + 1].split()[3:] == [
+    '-', '0.5000', '-',
+  ]  # fmt: skip
+  without = _write(tmp_path / 'without', _OLD)
+  for path, boundary in ((other, 'void'), (without, None)):
+    values = compare_evals.compare(compare_evals.load([old, path]))
+    assert values['trimaps'] == []
+    assert values['settings_that_differ'] == ['trimap_boundary']
+    assert values['evaluations'][1]['trimap_boundary'] == boundary
+    assert 'trimap 1' not in compare_evals.to_text(values)
+  broken = _write(tmp_path / 'broken', _OLD, trimap={'boundary': 'any'})
+  with pytest.raises(InputError, match=r'miou_3.json is no .*"bands" is no'):
+    compare_evals.load([old, broken])
+
+
+def test_the_output_stride_is_a_setting(tmp_path):
+  paths = [
+    _write(tmp_path / 'one', _OLD, output_stride=16),
+    _write(tmp_path / 'two', _OLD, output_stride=8),
+  ]
+  text = compare_evals.to_text(compare_evals.compare(compare_evals.load(paths)))
+  assert text.startswith('output_stride:\n  one: 16\n  two: 8\n\n')
+
+
+def test_remote_files(tmp_path):
+  tf = pytest.importorskip('tensorflow')
+  paths = []
+  for name, images in (('old', _OLD), ('new', _NEW)):
+    _write(tmp_path / name, images, trimap=_trimap('any', {1: 0.5}))
+    folder = f'ram://compare_evals/{name}'
+    tf.io.gfile.makedirs(folder)
+    for file in (tmp_path / name).iterdir():
+      with tf.io.gfile.GFile(f'{folder}/{file.name}', 'wb') as target:
+        target.write(file.read_bytes())
+    paths.append(f'{folder}/miou_3.json')
+  values = compare_evals.compare(compare_evals.load(paths))
+  assert [row['label'] for row in values['evaluations']] == ['old', 'new']
+  assert len(values['comparisons'][0]['images']) == 2
+  assert plot_trimap.load(paths[0])['bands'] == [{'width': 1, 'miou': 0.5}]
+  assert plots.check_output('ram://compare_evals/a.json', ['json']) == 'json'
+  for path in ('ram://compare_evals/none.json', 'no-such://a/miou_3.json'):
+    with pytest.raises(InputError, match=f'{path} cannot be read: '):
+      compare_evals.load([paths[0], path])
 
 
 def test_several_are_compared_with_the_first(tmp_path):

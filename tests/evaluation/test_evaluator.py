@@ -375,6 +375,7 @@ def test_evaluation_within_a_training(tmp_path, monkeypatch):
     [129, 129],
   )
   assert evaluator.run(job, str(tmp_path / 'script')) == found[1]
+  assert found[1]['output_stride'] == 16
   for name in ('miou_2.json', 'miou_latest.json'):
     assert (tmp_path / 'eval' / name).read_bytes() == (
       tmp_path / 'script' / name

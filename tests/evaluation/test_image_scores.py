@@ -25,8 +25,15 @@ def _scores():
   return matrix, scores
 
 
+def _text(scores):
+  """The table, whose mark tells spreadsheets that it is UTF-8."""
+  content = scores.to_csv()
+  assert content.startswith(b'\xef\xbb\xbfimage,')
+  return content.decode('utf-8-sig')
+
+
 def test_the_table_has_the_worst_image_first():
-  rows = list(csv.reader(io.StringIO(_scores()[1].to_csv())))
+  rows = list(csv.reader(io.StringIO(_text(_scores()[1]))))
   assert tuple(rows[0]) == image_scores.COLUMNS
   assert rows[1:] == [
     # Classes 1 (never labelled) and 2: IoU 0 and 1/3.
@@ -47,7 +54,7 @@ def test_an_image_without_a_wrong_pixel():
   matrix = metrics.ConfusionMatrix(2)
   scores = image_scores.ImageScores(2)
   scores.add(['a'], matrix.update(np.ones((1, 2), int), np.ones((1, 2), int)))
-  row = scores.to_csv().splitlines()[1]
+  row = _text(scores).splitlines()[1]
   assert row == 'a,1.0000,1.0000,2,1,class_1,1.0000,,,'
 
 

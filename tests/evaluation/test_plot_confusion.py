@@ -103,7 +103,7 @@ def test_broken_evaluations(changes, tmp_path):
 def test_other_files(text, tmp_path):
   path = tmp_path / 'miou_3.json'
   path.write_text(text)
-  with pytest.raises(InputError, match=r'miou_3\.json is no '):
+  with pytest.raises(InputError, match=r'miou_3\.json is not? '):
     result_files.read_evaluation(str(path))
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -98,8 +99,21 @@ def test_running_means():
   # Neighbours on one side alone count at the ends and beside a gap.
   assert means[49] == pytest.approx(np.nanmean(values[45:54]), abs=0.3)
   assert 0 < means[0] < 5
+  # The last of them all.
+  assert means[97] == pytest.approx(np.mean(values[93:]), abs=1e-9)
   few = np.array([3.0, 1.0, np.nan])
   np.testing.assert_array_equal(plot_curves._running_mean(few), few)
+
+
+def test_running_means_of_long_trainings():
+  values = np.ones(500_000)
+  values[5] = 1e30
+  began = time.monotonic()
+  means = plot_curves._running_mean(values)
+  assert time.monotonic() - began < 3
+  # A loss that was huge once does not blur what comes much later.
+  np.testing.assert_array_equal(means[30_000:], 1)
+  assert means[5] > 1e25
 
 
 def test_a_training_draws_its_curves(tmp_path, monkeypatch):

@@ -3,12 +3,13 @@
   python -m deeplab.evaluation.compare_evals eval_os16/miou_30000.json \
     eval_os8/miou_30000.json
 
-The files are what eval.py writes. Prints what was evaluated differently, IoU of
-every class (largest loss first), the means, and, from the images_<step>.npz
-beside the files, the images that changed most and a 95 % interval of the
-difference in mIoU: what another choice of images would give. (Another seed of
-the training may well give more.) Of several files, each is compared with the
-first one, and the column of differences is that of the last one.
+The files are what eval.py writes, local or remote. Prints what was evaluated
+differently, IoU of every class (largest loss first), the means, mIoU of the
+trimaps that all have, and, from the images_<step>.npz beside the files, the
+images that changed most and a 95 % interval of the difference in mIoU: what
+another choice of images would give. (Another seed of the training may well give
+more.) Of several files, each is compared with the first one, and the column of
+differences is that of the last one.
 
 Evaluations are named by what their paths differ in, or with
 --labels='stride 16,stride 8'. --output=comparison.json writes all of it. The
@@ -17,8 +18,8 @@ command is installed as `compare_evals`, too.
 
 import argparse
 import dataclasses
+import itertools
 import json
-import math
 import os
 import sys
 
@@ -29,8 +30,19 @@ from deeplab.common import InputError
 from deeplab.evaluation import image_scores, metrics, result_files
 from deeplab.utils import plots, text_table
 
+_BOUNDARY = 'trimap_boundary'
+
 # What of the settings is shown if it differs.
-_SETTINGS = ('step', 'checkpoint', 'tag', 'crf', 'num_images', 'num_pixels')
+_SETTINGS = (
+  'step',
+  'checkpoint',
+  'tag',
+  'output_stride',
+  'crf',
+  _BOUNDARY,
+  'num_images',
+  'num_pixels',
+)
 
 # {name: title} of the means.
 _MEANS = {
@@ -103,7 +115,7 @@ def _load_images(path, stored):
   images_path = os.path.join(
     os.path.dirname(path), result_files.IMAGES.format(step)
   )
-  if not os.path.exists(images_path):
+  if not result_files.exists(images_path):
     return None, f'there is no {images_path}; evaluate again'
   images = image_scores.load(images_path)
   right = np.diag(stored.matrix.counts)
@@ -205,6 +217,8 @@ def compare(evaluations):
       'settings_that_differ': their names.
       'classes': 'id', 'name', 'iou' of each evaluation, and 'difference' of the
         last one to the first, by which they are sorted.
+      'trimaps', the widths that all have with one kind of boundary: 'width',
+        'miou' of each evaluation, and 'difference' as above.
       'comparisons', one for each but the first: 'label', 'miou_difference',
         'interval' (see `miou_interval`, or None), 'images' ('name', 'miou' of
         the two, 'difference', by which they are sorted) and 'remark', why there
@@ -221,6 +235,7 @@ def compare(evaluations):
       if any(row[name] != summaries[0][name] for row in summaries)
     ],
     'classes': _compare_classes(first.stored.class_names, iou),
+    'trimaps': _compare_trimaps(evaluations),
     'comparisons': [_compare_images(first, other) for other in others],
   }
 
@@ -240,11 +255,13 @@ def _summary(evaluation, all_iou):
     'pixel_accuracy': matrix.pixel_accuracy(),
     'mean_accuracy': matrix.mean_accuracy(),
   }
+  values = evaluation.stored.values
+  settings = {**values, _BOUNDARY: values.get('trimap', {}).get('boundary')}
   return {
     'label': evaluation.label,
     'path': evaluation.path,
-    **{name: evaluation.stored.values.get(name) for name in _SETTINGS},
-    **{name: _or_none(value) for name, value in means.items()},
+    **{name: settings.get(name) for name in _SETTINGS},
+    **{name: metrics.or_none(value) for name, value in means.items()},
   }
 
 
@@ -255,11 +272,27 @@ def _compare_classes(names, iou):
     {
       'id': int(index),
       'name': names[index],
-      'iou': [_or_none(value) for value in iou[:, index]],
-      'difference': _or_none(differences[index]),
+      'iou': [metrics.or_none(value) for value in iou[:, index]],
+      'difference': metrics.or_none(differences[index]),
     }
     for index in np.argsort(differences, kind='stable')
   ]
+
+
+def _compare_trimaps(evaluations):
+  """See `compare`."""
+  trimaps = [item.stored.values.get('trimap') for item in evaluations]
+  if None in trimaps or len({found['boundary'] for found in trimaps}) > 1:
+    return []
+  columns = [
+    {row['width']: row['miou'] for row in found['bands']} for found in trimaps
+  ]
+  rows = []
+  for width in sorted(set.intersection(*map(set, columns))):
+    miou = [column[width] for column in columns]
+    difference = None if None in (miou[0], miou[-1]) else miou[-1] - miou[0]
+    rows.append({'width': width, 'miou': miou, 'difference': difference})
+  return rows
 
 
 def _compare_images(first, other):
@@ -274,23 +307,18 @@ def _compare_images(first, other):
     images = [
       {
         'name': str(pair[0].names[index]),
-        'miou': [_or_none(value) for value in values[:, index]],
-        'difference': _or_none(differences[index]),
+        'miou': [metrics.or_none(value) for value in values[:, index]],
+        'difference': metrics.or_none(differences[index]),
       }
       for index in np.argsort(differences, kind='stable')
     ]
   return {
     'label': other.label,
-    'miou_difference': _or_none(miou),
+    'miou_difference': metrics.or_none(miou),
     'interval': interval,
     'images': images,
     'remark': remark,
   }
-
-
-def _or_none(value):
-  """NaN is not JSON."""
-  return None if math.isnan(value) else float(value)
 
 
 # Text.
@@ -317,23 +345,33 @@ def _settings_text(values):
 
 
 def _classes_text(values, labels):
-  """A row a class, then the means."""
-  rows = [
-    [row['name'], *map(_cell, row['iou']), _signed(row['difference'])]
-    for row in values['classes']
-  ]
+  """A row a class, then the means, then the trimaps."""
   means = []
   for name, title in _MEANS.items():
     found = [row[name] for row in values['evaluations']]
     defined = None not in (found[0], found[-1])
     difference = found[-1] - found[0] if defined else None
     means.append([title, *map(_cell, found), _signed(difference)])
-  header = ['IoU', *labels, 'difference']
-  lines = text_table.align([header, *rows, *means])
-  rule = '-' * len(lines[0])
-  return '\n'.join(
-    [lines[0], rule, *lines[1 : -len(means)], rule, *lines[-len(means) :]]
-  )
+  parts = [
+    [['IoU', *labels, 'difference']],
+    [[row['name'], *_iou_cells(row, 'iou')] for row in values['classes']],
+    means,
+    [
+      [f'mIoU, trimap {row["width"]}', *_iou_cells(row, 'miou')]
+      for row in values['trimaps']
+    ],
+  ]
+  lines = iter(text_table.align(list(itertools.chain(*parts))))
+  texts = [
+    '\n'.join(itertools.islice(lines, len(part))) for part in parts if part
+  ]
+  rule = '-' * len(texts[0])
+  return f'\n{rule}\n'.join(texts)
+
+
+def _iou_cells(row, name):
+  """Cells of a class or of a trimap."""
+  return [*map(_cell, row[name]), _signed(row['difference'])]
 
 
 def _comparison_text(first, comparison):

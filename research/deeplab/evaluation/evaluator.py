@@ -72,6 +72,7 @@ def write_results(
   trimap=None,
   crf=None,
   scores=None,
+  output_stride=None,
 ):
   """Writes an evaluation as JSON files, pictures and for TensorBoard.
 
@@ -91,12 +92,13 @@ def write_results(
     crf: dense_crf.Parameters of the CRF behind the network, or None.
     scores: an image_scores.ImageScores of the same images, for
       images_<step>.csv and .npz as well; or None.
+    output_stride: that of the network, or None if it is not known.
 
   Returns:
     The values written as JSON: those of `metrics.to_dict`, and 'step',
-    'checkpoint', 'tag', 'crf' (its parameters or None), 'scalars' (the official
-    TensorBoard tags, None for NaN) and, if there is one, 'trimap' (see
-    `trimap.to_dict`).
+    'checkpoint', 'tag', 'output_stride', 'crf' (its parameters or None),
+    'scalars' (the official TensorBoard tags, None for NaN) and, if there is
+    one, 'trimap' (see `trimap.to_dict`).
   """
 
   def write(name, content):
@@ -107,6 +109,7 @@ def write_results(
     'step': step,
     'checkpoint': prefix,
     'tag': tag,
+    'output_stride': output_stride,
     'crf': crf and dataclasses.asdict(crf),
     **metrics.to_dict(matrix, class_names),
     'scalars': {
@@ -253,6 +256,8 @@ class _Recorder:
         trimap if has_trimap else None,
         self._crf,
         scores,
+        # As with the CRF: any function may predict.
+        getattr(predict, 'output_stride', None),
       )
     if has_trimap:
       print(trimap_lib.to_table(values['trimap']))

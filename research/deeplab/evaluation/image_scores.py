@@ -12,7 +12,7 @@ import io
 import numpy as np
 
 from deeplab.common import InputError
-from deeplab.evaluation import metrics
+from deeplab.evaluation import metrics, result_files
 
 # Columns of the table. The last three: most of the wrong pixels.
 COLUMNS = (
@@ -62,7 +62,7 @@ def load(path):
   """Reads an images_<step>.npz.
 
   Args:
-    path: of the file.
+    path: of the file, local or remote.
 
   Returns:
     Counts.
@@ -70,13 +70,11 @@ def load(path):
   Raises:
     InputError: it cannot be read, or is no such file.
   """
+  content = result_files.read_bytes(path)
   try:
-    with np.load(path) as stored:
+    with np.load(io.BytesIO(content)) as stored:
       names = [field.name for field in dataclasses.fields(Counts)]
       counts = Counts(**{name: stored[name] for name in names})
-  except OSError as error:
-    reason = error.strerror or error
-    raise InputError(f'{path} cannot be read: {reason}.') from error
   except Exception as error:
     # Broken archives raise errors of many kinds.
     raise InputError(
@@ -146,9 +144,10 @@ class ImageScores:
     )
 
   def to_csv(self):
-    """The file images_<step>.csv: a header and a row an image, worst first.
+    """The bytes of images_<step>.csv: a header, then the worst image first.
 
-    What is undefined is empty. Images without a pixel that counts come last.
+    Spreadsheets take it for UTF-8 by the mark at its beginning. What is
+    undefined is empty. Images without a pixel that counts come last.
     """
     counts = self.counts()
     text = io.StringIO()
@@ -157,7 +156,7 @@ class ImageScores:
     # NaN is sorted to the end.
     for index in np.argsort(counts.miou(), kind='stable'):
       writer.writerow(self._row(counts, index))
-    return text.getvalue()
+    return text.getvalue().encode('utf-8-sig')
 
   def _row(self, counts, index):
     """The cells of an image."""

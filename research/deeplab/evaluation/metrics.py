@@ -223,8 +223,8 @@ def names_of(num_classes, class_names):
   return [f'class_{index}' for index in range(num_classes)]
 
 
-def _or_none(value):
-  """NaN is not JSON."""
+def or_none(value):
+  """A number as JSON can hold it: None for NaN."""
   return None if math.isnan(value) else float(value)
 
 
@@ -250,17 +250,17 @@ def to_dict(matrix, class_names=None):
     strict=True,
   )
   return {
-    'miou': _or_none(matrix.mean_iou()),
-    'pixel_accuracy': _or_none(matrix.pixel_accuracy()),
-    'mean_accuracy': _or_none(matrix.mean_accuracy()),
+    'miou': or_none(matrix.mean_iou()),
+    'pixel_accuracy': or_none(matrix.pixel_accuracy()),
+    'mean_accuracy': or_none(matrix.mean_accuracy()),
     'num_images': matrix.num_images,
     'num_pixels': int(matrix.counts.sum()),
     'classes': [
       {
         'id': index,
         'name': name,
-        'iou': _or_none(iou),
-        'accuracy': _or_none(accuracy),
+        'iou': or_none(iou),
+        'accuracy': or_none(accuracy),
         'label_pixels': label_pixels,
         'predicted_pixels': predicted_pixels,
       }

@@ -16,9 +16,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from deeplab import atomic_files, common, flags, input_files
+from deeplab import atomic_files, flags
 from deeplab.common import InputError
-from deeplab.evaluation import trimap
+from deeplab.evaluation import result_files
 from deeplab.utils import plots, text_table
 
 
@@ -101,7 +101,7 @@ def load(path):
   """Reads the trimap of an evaluation.
 
   Args:
-    path: of a trimap_<step>.json or miou_<step>.json.
+    path: of a trimap_<step>.json or miou_<step>.json, local or remote.
 
   Returns:
     What `trimap.to_dict` returned.
@@ -109,36 +109,16 @@ def load(path):
   Raises:
     InputError: it cannot be read, or is no such file.
   """
-  content = input_files.read_json(path)
+  content = result_files.read_json(path)
   values = content.get('trimap') if isinstance(content, dict) else None
-  fault = 'it has no "trimap"' if values is None else _find_fault(values)
+  fault = 'it has no "trimap"'
+  if values is not None:
+    fault = result_files.find_trimap_fault(values)
   if fault:
     raise InputError(
       f'{path} is no result of eval.py --trimap_widths=...: {fault}.'
     )
   return values
-
-
-def _find_fault(values):
-  """What is wrong with a `trimap.to_dict`; None if nothing is."""
-  if not isinstance(values, dict):
-    return '"trimap" is no object'
-  if values.get('boundary') not in trimap.BOUNDARIES:
-    return f'"boundary" is {values.get("boundary")!r}'
-  bands = values.get('bands')
-  if not isinstance(bands, list) or not bands:
-    return '"bands" is no list of widths'
-  for row in [*bands, values.get('whole_image')]:
-    if not isinstance(row, dict) or 'miou' not in row:
-      return 'a band or "whole_image" has no "miou"'
-    if row['miou'] is not None and row['miou'] not in common.SHARE:
-      return f'"miou" is {row["miou"]!r}'
-  widths = [row.get('width') for row in bands]
-  try:
-    trimap.check_options(widths)
-  except InputError:
-    return f'the widths are {widths}'
-  return None
 
 
 def load_curves(paths, labels=None):

@@ -132,6 +132,7 @@ class Predictor:
 
   Attributes:
     crf: dense_crf.Parameters of the CRF behind the network, or None.
+    output_stride: that of the network.
   """
 
   def __init__(
@@ -180,6 +181,7 @@ class Predictor:
     self._predict = tf.function(self._labels, input_signature=[signature])
     self._predict_all = tf.function(self._outputs, input_signature=[signature])
     self.crf = crf
+    self.output_stride = options.output_stride
 
   def _labels(self, images):
     return self._outputs(images)[common.OUTPUT_TYPE]

@@ -68,7 +68,7 @@ def check_output(path, formats=FORMATS):
   """Checks where a file is to go: before the work, not after it.
 
   Args:
-    path: the value of --output.
+    path: the value of --output, local or remote.
     formats: what it may end in.
 
   Returns:
@@ -81,6 +81,8 @@ def check_output(path, formats=FORMATS):
   if file_format not in formats:
     endings = ', '.join(f'.{name}' for name in formats)
     raise InputError(f'--output must end in {endings}. Received: {path!r}.')
+  if '://' in path:
+    return file_format
   is_other = os.path.exists(path) and not os.path.isfile(path)
   if is_other or not os.path.isdir(os.path.dirname(path) or '.'):
     raise InputError(f'--output={path} must be a file in a folder that exists.')
