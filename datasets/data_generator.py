@@ -135,10 +135,11 @@ class Dataset:
         'crop_size must be two positive integers, height and width. '
         f'Received: {list(crop_size)}.'
       )
-    self.info = dataset_info.resolve(dataset_name, dataset_dir)
     if tfds_data.is_name(dataset_name):
-      split = tfds_data.open_data(dataset_name, dataset_dir).split(split_name)
+      data = tfds_data.open_data(dataset_name, dataset_dir)
+      self.info, split = data.info, data.split(split_name)
     else:
+      self.info = dataset_info.resolve(dataset_name, dataset_dir)
       split = records.find_split(dataset_dir, split_name)
     self.shards = split.shards
     self.dataset_dir = split.folder

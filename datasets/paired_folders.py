@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from deeplab import input_files
 from deeplab.common import InputError
 from deeplab.datasets import build_data
 from deeplab.datasets.build_data import Example
@@ -31,7 +32,7 @@ def find_examples(
   build_data.check_folder(image_folder, 'images')
   build_data.check_folder(label_folder, 'label masks')
   examples = []
-  for file_name in sorted(os.listdir(image_folder)):
+  for file_name in input_files.list_names(image_folder):
     name, extension = os.path.splitext(file_name)
     if extension[1:].lower() not in build_data.IMAGE_EXTENSIONS:
       continue

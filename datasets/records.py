@@ -35,8 +35,8 @@ DATA_ERRORS = (
 
 # Where a PNG file keeps its bit depth and its colour type, and the colour
 # types in which a pixel is one grey level (with alpha or without).
-_PNG_DEPTH = 24
-_PNG_COLOR_TYPE = 25
+PNG_DEPTH = 24
+PNG_COLOR_TYPE = 25
 _PNG_GREY_TYPES = (0, 4)
 
 
@@ -275,7 +275,7 @@ def _decode(content, channels, kind, name):
   )
   content = check_input(
     content,
-    is_jpeg | (_byte(content, _PNG_DEPTH) <= 8),
+    is_jpeg | (_byte(content, PNG_DEPTH) <= 8),
     lambda: [
       f'the {kind} of "',
       name,
@@ -291,7 +291,7 @@ def _decode(content, channels, kind, name):
 
 def _decode_label(content, name):
   """Decodes a label; coloured files pass only if every pixel is grey."""
-  color_type = _byte(content, _PNG_COLOR_TYPE)
+  color_type = _byte(content, PNG_COLOR_TYPE)
   is_grey = tf.reduce_any(color_type == tf.constant(_PNG_GREY_TYPES, tf.uint8))
 
   def decode_color():

@@ -65,3 +65,22 @@ def test_folders_with_names_that_are_no_text(tmp_path):
   assert sorted(found) == ['a', '\u00e4 \U0001f600']
   with pytest.raises(tf.errors.NotFoundError):
     input_files.list_folder(str(tmp_path / 'none'))
+
+
+def test_names_in_a_folder_that_are_no_text(tmp_path):
+  (tmp_path / 'b').touch()
+  (tmp_path / 'a').touch()
+  assert input_files.list_names(str(tmp_path)) == ['a', 'b']
+  (tmp_path / os.fsdecode(b'\xff')).touch()
+  with pytest.raises(InputError, match='is not Unicode text'):
+    input_files.list_names(str(tmp_path))
+
+
+def test_folders_that_may_not_be_read(tmp_path, monkeypatch):
+  def listdir(folder):
+    raise PermissionError(13, 'Permission denied', folder)
+
+  monkeypatch.setattr(os, 'listdir', listdir)
+  for list_ in (input_files.list_names, input_files.list_folder):
+    with pytest.raises(InputError, match='cannot be read: Permission denied'):
+      list_(str(tmp_path))

@@ -40,9 +40,7 @@ _MODES = {
   'I;16': 'grey of 16 bits',
 }
 
-# Where a PNG file keeps its bit depth and its colour type.
-_PNG_DEPTH = 24
-_PNG_COLOR_TYPE = 25
+# The colour type of a PNG file without colours.
 _PNG_GREY = 0
 
 # The length of a record stands before it, in a header; a checksum behind it.
@@ -293,9 +291,9 @@ def _decode_record(record_format, parse, where, serialized):
 
 def _has_few_bits(label):
   return (
-    len(label) > _PNG_COLOR_TYPE
-    and label[_PNG_COLOR_TYPE] == _PNG_GREY
-    and label[_PNG_DEPTH] < 8
+    len(label) > records.PNG_COLOR_TYPE
+    and label[records.PNG_COLOR_TYPE] == _PNG_GREY
+    and label[records.PNG_DEPTH] < 8
   )
 
 
@@ -324,9 +322,12 @@ def file_jobs(
 
 def _decode_files(example, info):
   """The Picture of an image's and a mask's file."""
-  picture = Picture(example.image_path, example.name)
+  # A name that is no text can be neither printed nor written.
+  where = os.fsencode(example.image_path).decode(errors='replace')
+  picture = Picture(where, example.name)
   image = label = None
   try:
+    input_files.check_name(example.image_path)
     kind, _ = _header(example.image_path)
     picture = dataclasses.replace(picture, kind=kind)
     encoded = image_files.read_image(

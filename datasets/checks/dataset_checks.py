@@ -85,12 +85,13 @@ def check_shards(
   Raises:
     InputError: there is no such data set, folder or split.
   """
-  info = dataset_info.resolve(dataset_name, dataset_dir)
   if tfds_data.is_name(dataset_name):
     data = tfds_data.open_data(dataset_name, dataset_dir)
+    info = data.info
     there, find = list(info.splits), functools.partial(_tfds_parts, data)
     record_format, source = data.record_format, dataset_name
   else:
+    info = dataset_info.resolve(dataset_name, dataset_dir)
     there, find = (
       shard_files.find_splits(dataset_dir),
       functools.partial(_own_parts, dataset_dir),

@@ -115,6 +115,27 @@ def list_folder(folder: str) -> list[str]:
   return tf.io.gfile.listdir(folder)
 
 
+def list_names(folder: str) -> list[str]:
+  """The names of what lies in a local folder, all of which have to be text.
+
+  Args:
+    folder: the folder.
+
+  Returns:
+    The names, sorted.
+
+  Raises:
+    InputError: one is none, or the folder cannot be read.
+  """
+  try:
+    names = sorted(os.listdir(folder))
+  except OSError as error:
+    raise InputError(f'{folder} cannot be read: {error.strerror}.') from error
+  for name in names:
+    check_name(os.path.join(folder, name))
+  return names
+
+
 def _is_text(name):
   """Whether a name of the file system consists of characters."""
   return os.fsencode(name) == name.encode(errors='replace')

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from deeplab.datasets import (
 )
 from deeplab.datasets.checks import (
   check_findings,
+  check_report,
   check_suggestions,
   dataset_checks,
 )
@@ -374,6 +376,19 @@ def test_files_without_partner_and_bad_files(tmp_path):
   assert '20 x 31' in str(_places(report, 'another size'))
   assert 'a.png' in str(_places(report, 'Labels that cannot be used'))
   assert report.splits[0].num_labels == 1
+
+
+def test_names_that_are_no_text_are_errors_of_their_own(tmp_path):
+  images, _ = _folders(tmp_path, {'a': _masks()['grey']})
+  path = f'{images}/{os.fsdecode(b"x")}.jpg'
+  bad = f'{images}/{os.fsdecode(bytes([255]))}.jpg'
+  os.rename(f'{images}/a.jpg', path)
+  shutil.copy(path, bad)
+  examples = [build_data.Example(name, name) for name in (path, bad)]
+  report = dataset_checks.check_files({'test': examples}, _info())
+  (place,) = _places(report, 'cannot be read')
+  assert 'not Unicode text' in place
+  json.dumps(check_report.to_json(report)).encode()
 
 
 def test_lists_make_splits(tmp_path):

@@ -40,6 +40,11 @@ def logged(caplog, monkeypatch):
   ]
 
 
+@pytest.fixture(autouse=True)
+def _time_enough(monkeypatch):
+  monkeypatch.setattr(quick_check, '_MOST_SECS', float('inf'))
+
+
 def _full(value):
   return np.full([40, 48, 1], value, np.uint8)
 
