@@ -1,8 +1,13 @@
 """The pages that are made from the code are those of the code."""
 
 import importlib.util
+import re
 
+import docs_commands
+import pytest
 from conftest import ROOT
+
+_LINK = re.compile(r'\[[^\]]*\]\(([^)\s#]*)(?:#([^)\s]*))?\)')
 
 
 def test_flags_page():
@@ -13,3 +18,21 @@ def test_flags_page():
   page = (ROOT / 'docs' / 'flags.md').read_text()
   # python docs/make_flags.py
   assert make_flags.make_page() == page
+
+
+def _anchors(path):
+  """The anchors of a page's headings, as GitHub makes them."""
+  headings = re.findall(r'^#+ (.*)$', path.read_text(), re.MULTILINE)
+  plain = (re.sub(r'[^\w\s-]', '', heading.lower()) for heading in headings)
+  return {heading.strip().replace(' ', '-') for heading in plain}
+
+
+@pytest.mark.parametrize('page', docs_commands.pages())
+def test_links_lead_somewhere(page):
+  path = ROOT / page
+  for target, anchor in _LINK.findall(path.read_text()):
+    if '://' in target:
+      continue
+    there = path.parent / target if target else path
+    assert there.exists(), target
+    assert not anchor or anchor in _anchors(there), f'{target}#{anchor}'
