@@ -50,7 +50,7 @@ setuptools.setup(
     'keras>=3.10',
     'matplotlib>=3.8',
     'numpy>=1.26',
-    'pillow>=10.0',
+    'pillow>=10.1',
     # What tensorflow-metadata wants there; pip searches for very long without.
     'protobuf>=6.31.1,<=6.32; python_version < "3.11"',
     'scipy>=1.11',
@@ -64,7 +64,7 @@ setuptools.setup(
     # The page of `python -m deeplab.demo`.
     'demo': ['gradio>=6.0'],
     # export_model.py --export_format=onnx.
-    'onnx': ['onnx>=1.17', 'onnxruntime>=1.20', 'tf2onnx>=1.16.1'],
+    'onnx': ['onnx>=1.17', 'onnxruntime>=1.20', 'tf2onnx>=1.17'],
     'test': [
       'deeplab-keras3[demo,onnx]',
       'playwright>=1.50',

@@ -52,7 +52,9 @@ def main():
     evaluation_flags.check_photo_flags('vis')
     job = evaluation_flags.make_following_job('vis', _LIMIT)
   else:
-    job, images = evaluation_flags.make_photo_job('vis', _LIMIT)
+    job, images = evaluation_flags.make_photo_job(
+      'vis', _LIMIT, visualizer.output_folders(FLAGS.vis_logdir)
+    )
   visualizer.run(
     job,
     FLAGS.vis_logdir,

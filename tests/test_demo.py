@@ -13,11 +13,11 @@ import browser
 import numpy as np
 import pytest
 import small_checkpoint
-from absl import flags as absl_flags
 from PIL import Image
 
 from deeplab import demo
 from deeplab.common import InputError
+from deeplab.evaluation import any_size
 from deeplab.segmenter import Segmenter
 
 _COLORS = small_checkpoint.INFO.colors
@@ -125,7 +125,65 @@ def test_addresses_that_cannot_be_had():
     assert f'--port={port}: the page cannot be served' in error
     assert f'--port={port % 65535 + 1}' in error
   assert '--port must be an integer' in _check('127.0.0.1', 70000)
-  assert '--host=203.0.113.1' in _check('203.0.113.1', port)
+  for host in ('203.0.113.1', 'no such host', 'a' * 64):
+    error = _check(host, port)
+    assert f'--host={host}' in error and 'Give an address of this' in error
+
+
+def test_addresses_of_both_kinds():
+  port = _free_port()
+  assert demo._check_address('127.0.0.1', port) == '127.0.0.1'
+  try:
+    socket.create_server(('::1', 0), family=socket.AF_INET6).close()
+  except OSError:
+    pytest.skip('this machine has no IPv6')
+  # Gradio wants brackets.
+  assert demo._check_address('::1', port) == '[::1]'
+
+
+@pytest.mark.parametrize(
+  ('argument', 'message'),
+  [
+    ('--eval_scales=0', 'each value of --eval_scales must be'),
+    ('--output_stride=0', '--output_stride must be an integer'),
+    ('--max_tile_size=3', '--max_tile_size must be an integer'),
+  ],
+)
+def test_numbers_are_checked_before_the_first_click(parse, argument, message):
+  with pytest.raises(InputError, match=message):
+    parse(argument)
+    demo._check_numbers()
+
+
+def test_what_was_forgotten_stays_on_the_page(train, tmp_path):
+  gradio = pytest.importorskip('gradio')
+  page = demo.Demo(Segmenter(str(train)), [1.0])
+  _, draw, redraw = demo._handlers(gradio, page, str(tmp_path))
+  # No photograph, no picture; but moving the slider takes none away.
+  assert draw(None, [1], 0.5) is None
+  assert redraw(None, [1], 0.5) == gradio.skip()
+  state = np.zeros((4, 5, 3), np.uint8), np.ones((4, 5), int)
+  np.testing.assert_array_equal(redraw(state, [1], 0.5), draw(state, [1], 0.5))
+
+
+def test_label_maps_are_removed_after_a_while(tmp_path):
+  for name, age in (('old', 100), ('new', 10)):
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / 'a_labels.png').touch()
+    os.utime(folder, (time.time() - age,) * 2)
+  demo.remove_old(tmp_path, 50)
+  assert os.listdir(tmp_path) == ['new']
+
+
+def test_a_photograph_too_large_for_a_crf(train, tmp_path, monkeypatch):
+  page = demo.Demo(Segmenter(str(train)), [1.0])
+  monkeypatch.setattr(any_size, 'MAX_CRF_PIXELS', 1000)
+  with pytest.raises(
+    InputError, match='Choose a shorter longest side'
+  ) as error:
+    page.segment(_save(tmp_path / 'a.png'), None, False, False, True)
+  assert '--' not in str(error.value)
 
 
 def test_without_gradio(monkeypatch):
@@ -134,20 +192,16 @@ def test_without_gradio(monkeypatch):
     demo._import_gradio()
 
 
-def test_defaults(monkeypatch):
-  own = absl_flags.FlagValues()
-  for kind in ('string', 'integer', 'boolean', 'flag'):
-    original = getattr(absl_flags, f'DEFINE_{kind}')
-    monkeypatch.setattr(
-      absl_flags,
-      f'DEFINE_{kind}',
-      lambda *args, original=original, **more: original(
-        *args, **more, flag_values=own
-      ),
-    )
+@pytest.fixture
+def parse(parse, monkeypatch):
+  """Parses arguments as the demo does."""
   monkeypatch.setattr(demo.flags, 'require', lambda *unused: None)
-  demo._define_flags()
-  assert (own['host'].default, own['port'].default) == ('127.0.0.1', 7860)
+  return lambda *arguments: parse(demo, demo._define_flags, arguments)
+
+
+def test_defaults(parse):
+  parse()
+  assert (demo.FLAGS.host, demo.FLAGS.port) == ('127.0.0.1', 7860)
 
 
 @contextlib.contextmanager
@@ -176,7 +230,7 @@ def _served(folder, *arguments):
 
 
 def _picture(page):
-  """The pixels of the result, once they are other ones than `before`."""
+  """The pixels of the result: height, width, four numbers for each."""
   return page.evaluate(
     """async () => {
       const image = document.querySelector('#result img');
@@ -289,6 +343,10 @@ def test_a_file_that_is_no_image(train, tmp_path):
     page.set_default_timeout(60000)
     page.set_input_files('#photo input[type=file]', str(broken))
     page.wait_for_selector('text=damaged')
+    page.locator('#photo button[aria-label="Clear"]').click()
+    page.set_input_files('#photo input[type=file]', good)
+    page.wait_for_selector('#result img')
+    assert _result(page).shape == (60, 90, 3)
 
 
 @pytest.mark.slow

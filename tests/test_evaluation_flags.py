@@ -184,6 +184,10 @@ def test_eval_refuses_parameters_without_crf(repository, tmp_path, testdata):
       ['--image_glob=p', '--max_tile_size=3'],
       '--max_tile_size must be an integer, at least 33',
     ),
+    (
+      ['--image_glob=p', '--eval_batch_size=0'],
+      '--eval_batch_size must be an integer, at least 1',
+    ),
   ],
 )
 def test_flags_of_photographs_that_do_not_go_together(
@@ -213,3 +217,34 @@ def test_the_job_on_photographs(parse, tmp_path):
   assert images.num_examples == 2 and images.info == small_checkpoint.INFO
   (run,) = job.runs()
   assert run.predict(np.zeros((2, 40, 50, 3), np.uint8)).shape == (2, 40, 50)
+
+
+def test_the_network_of_photographs_nobody_described(parse, tmp_path):
+  """The variables tell it, as they do for the demo; flags still count."""
+  checkpoint = tmp_path / 'train'
+  small_checkpoint.write(
+    checkpoint,
+    described=False,
+    depth_multiplier=0.5,
+    add_image_level_feature=False,
+    atrous_rates=[6, 12],
+  )
+  Image.new('RGB', (8, 9)).save(tmp_path / 'a.png')
+  arguments = [f'--checkpoint_dir={checkpoint}', f'--image_glob={tmp_path}']
+  limit = 'max_number_of_evaluations'
+  for more, expected in (
+    ([], (16, [6, 12], True)),
+    (['--output_stride=8'], (8, [12, 24], True)),
+    (['--atrous_rates=1,2'], (16, [1, 2], True)),
+    (['--noprediction_with_upsampled_logits'], (16, [6, 12], False)),
+  ):
+    parse(*arguments, *more)
+    job, _ = evaluation_flags.make_photo_job('eval', limit)
+    options = job.make_options(3, str(checkpoint))
+    assert options.depth_multiplier == 0.5
+    assert not options.add_image_level_feature
+    assert expected == (
+      options.output_stride,
+      list(options.atrous_rates),
+      options.prediction_with_upsampled_logits,
+    )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import small_checkpoint
 
-from deeplab import checkpoints, segmenter
+from deeplab import checkpoints, segmenter, stored_info
 from deeplab.common import InputError
 from deeplab.core import dense_crf
 from deeplab.datasets import dataset_info
@@ -89,6 +89,38 @@ def test_a_checkpoint_that_nobody_described(tmp_path):
   segment = segmenter.Segmenter(str(tmp_path))
   assert segment.info == dataset_info.BUILTIN['pascal_voc_seg']
   assert segment(_image()).max() < 21
+
+
+def test_guessed_classes_are_said_to_be(tmp_path, caplog):
+  small_checkpoint.write(
+    tmp_path, described=False, num_classes=19, depth_multiplier=0.5
+  )
+  assert stored_info.find(str(tmp_path)).name == 'cityscapes'
+  assert 'what its 19 classes are; names and colours of cityscapes' in (
+    caplog.text
+  )
+  caplog.clear()
+  stored_info.find(str(tmp_path), 'cityscapes')
+  assert not caplog.text
+
+
+def test_a_name_beside_a_folder_called_so(folder, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'cityscapes').mkdir()
+  info = stored_info.find(folder, 'cityscapes')
+  assert info == dataset_info.BUILTIN['cityscapes']
+  dataset_info.DatasetInfo('own', 5).save('mine')
+  assert stored_info.find(folder, 'mine').name == 'own'
+  dataset_info.DatasetInfo('own', 5).save('cityscapes')
+  assert stored_info.find(folder, './cityscapes').name == 'own'
+
+
+def test_an_image_pyramid(folder, segment):
+  pyramid = segmenter.Segmenter(folder, image_pyramid=[0.75, 1.0])
+  found = pyramid.probabilities(_image())
+  assert np.abs(found - segment.probabilities(_image())).max() > 0.01
+  with pytest.raises(InputError, match='--image_pyramid cannot be combined'):
+    pyramid(_image(), eval_scales=[0.5, 1])
 
 
 def test_classes_without_names(tmp_path):

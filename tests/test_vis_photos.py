@@ -95,6 +95,16 @@ def _check_page(path, names):
     )
 
 
+def test_results_within_the_folder_of_photographs(train, tmp_path):
+  """The second time they are not labelled as well."""
+  name = 'x' * 240
+  _save(tmp_path / 'vis' / f'{name}.png', 33, 33)
+  for _ in range(2):
+    done = _run(tmp_path, f'--checkpoint_dir={train}', '--image_glob=vis/**')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith('1 images: ')
+
+
 @pytest.mark.slow
 def test_scales_mirror_images_and_crf(train, tmp_path):
   _save(tmp_path / 'p' / '1.png', 40, 50)

@@ -7,8 +7,10 @@ own or a published one. Nothing leaves this machine, and no network is needed.
 Needs Gradio: pip install 'deeplab-keras3[demo]'.
 """
 
+import errno
 import logging
 import os
+import shutil
 import socket
 import tempfile
 import time
@@ -40,6 +42,15 @@ _BACKGROUND = 'background'
 
 # Of Gradio: seconds until the pictures of a visitor are forgotten.
 _FORGET_SECS = 3600
+
+# Photographs of more bytes are not taken.
+_MAX_FILE_SIZE = '200mb'
+
+# Where a page can be served.
+_HOSTS = (
+  'Give an address of this machine: 127.0.0.1 for itself alone, 0.0.0.0 to let '
+  'others in.'
+)
 
 _LEGEND_STYLE = """<style>
 .shares { display: grid; grid-template-columns: auto auto 1fr auto;
@@ -194,7 +205,9 @@ class Demo:
     image = photos.read_rgb(path)
     small = shrink(image, longest)
     if crf:
-      any_size.check_crf_size(small, 'the photograph')
+      any_size.check_crf_size(
+        small, 'the photograph', 'Choose a shorter longest side'
+      )
     changes = {'eval_scales': self._eval_scales} if several_scales else {}
     labels = self.segmenter(
       small,
@@ -254,7 +267,7 @@ def _import_gradio():
 
 
 def _handlers(gradio, demo, folder):
-  """The functions that the page calls: to label, and to draw the result."""
+  """What the page calls: to label, to draw the result, and to draw it anew."""
   info = demo.info
   choices = [(name, index) for index, name in enumerate(info.class_names)]
 
@@ -289,7 +302,11 @@ def _handlers(gradio, demo, folder):
   def draw(state, shown, opacity):
     return state and render(*state, info.colors, shown, opacity)
 
-  return segment, draw
+  def redraw(state, *choices):
+    # The picture stays when what it was drawn from has been forgotten.
+    return draw(state, *choices) if state else gradio.skip()
+
+  return segment, draw, redraw
 
 
 def _add_inputs(gradio, examples):
@@ -355,7 +372,7 @@ def build_page(gradio, demo, folder, examples=()):
   Returns:
     A gradio.Blocks.
   """
-  segment, draw = _handlers(gradio, demo, folder)
+  segment, draw, redraw = _handlers(gradio, demo, folder)
   with gradio.Blocks(
     title=_TITLE,
     analytics_enabled=False,
@@ -385,7 +402,7 @@ def build_page(gradio, demo, folder, examples=()):
     ).then(draw, [state, shown, opacity], result, show_progress='hidden')
     gradio.on(
       [shown.input, opacity.input],
-      draw,
+      redraw,
       [state, shown, opacity],
       result,
       trigger_mode='always_last',
@@ -394,24 +411,75 @@ def build_page(gradio, demo, folder, examples=()):
   return page
 
 
+def _check_numbers():
+  """Checks the flags that would only matter at a click."""
+  values = {
+    '--eval_scales': FLAGS.eval_scales,
+    '--output_stride': FLAGS.output_stride,
+  }
+  common.check_ranges(
+    values,
+    {
+      '--eval_scales': common.POSITIVE,
+      '--output_stride': common.COUNT,
+    },
+  )
+  tiling.check_options(
+    FLAGS.max_tile_size,
+    tiling.DEFAULT_OVERLAP,
+    {'max_tile_size': '--max_tile_size', 'tile_overlap': 'tile_overlap'},
+  )
+
+
 def _check_address(host, port):
-  """Looks whether the page can be served there, before anything is loaded."""
+  """Looks whether the page can be served there, before anything is loaded.
+
+  Args:
+    host: a name, or an address of IPv4 or IPv6.
+    port: the port.
+
+  Returns:
+    The host as Gradio takes it.
+
+  Raises:
+    InputError: it cannot.
+  """
   common.check_ranges(
     {'--port': port}, {'--port': common.Range(1, 65535, whole=True)}
   )
+  where = f'--host={host} --port={port}: the page cannot be served there'
   try:
-    with socket.create_server((host, port)):
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    with socket.create_server((host, port), family=family):
       pass
+  # Names that cannot be looked up, or not even be written as bytes.
+  except (socket.gaierror, UnicodeError) as error:
+    raise InputError(f'{where}: {error}. {_HOSTS}') from error
   except OSError as error:
-    raise InputError(
-      f'--host={host} --port={port}: the page cannot be served there: '
-      f'{error.strerror}. Is another demo running? Give another port, such as '
-      f'--port={port % 65535 + 1}.'
-    ) from error
+    cures = {
+      errno.EADDRNOTAVAIL: _HOSTS,
+      errno.EACCES: 'Give a port above 1023, such as --port=7860.',
+    }
+    cure = cures.get(
+      error.errno,
+      'Is another demo running? Give another port, such as '
+      f'--port={port % 65535 + 1}.',
+    )
+    raise InputError(f'{where}: {error.strerror}. {cure}') from error
+  return f'[{host}]' if family == socket.AF_INET6 else host
+
+
+def remove_old(folder, seconds):
+  """Removes the folders in a folder that nothing was written to for so long."""
+  with os.scandir(folder) as entries:
+    for entry in entries:
+      if entry.stat().st_mtime <= time.time() - seconds:
+        shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def main():
-  _check_address(FLAGS.host, FLAGS.port)
+  _check_numbers()
+  host = _check_address(FLAGS.host, FLAGS.port)
   gradio = _import_gradio()
   examples = photos.find(FLAGS.examples) if FLAGS.examples else ()
   segmenter = Segmenter(
@@ -425,11 +493,12 @@ def main():
   with tempfile.TemporaryDirectory(prefix='deeplab_demo_') as folder:
     page = build_page(gradio, demo, folder, examples)
     _, address, _ = page.launch(
-      server_name=FLAGS.host,
+      server_name=host,
       server_port=FLAGS.port,
       prevent_thread_lock=True,
       quiet=True,
       share=False,
+      max_file_size=_MAX_FILE_SIZE,
       ssr_mode=False,
       footer_links=[],
       # Of the system: others would come from the network.
@@ -441,6 +510,7 @@ def main():
     try:
       while True:
         time.sleep(_FORGET_SECS)
+        remove_old(folder, _FORGET_SECS)
     finally:
       page.close(verbose=False)
 

@@ -217,11 +217,22 @@ def _resizing():
   return {name: FLAGS[name].value for name in (*names, 'keep_aspect_ratio')}
 
 
-def _job(make_dataset, crop_size, **arguments):
-  """A prediction.Job with what the flags say of checkpoint and network."""
+def _job(make_dataset, crop_size, infer=False, **arguments):
+  """A prediction.Job with what the flags say of checkpoint and network.
+
+  Args:
+    make_dataset: see `prediction.Job`.
+    crop_size: see there.
+    infer: whether the variables tell the network where model_options.json is
+      missing, rather than the defaults of the flags.
+    **arguments: of `prediction.Job`.
+  """
 
   def make_options(num_classes, checkpoint):
-    return model_flags.model_options(num_classes, crop_size, checkpoint)
+    fallback = stored_info.options(checkpoint) if infer else None
+    return model_flags.model_options(
+      num_classes, crop_size, checkpoint, fallback
+    )
 
   return prediction.Job(
     checkpoint_dir=FLAGS.checkpoint_dir,
@@ -260,14 +271,16 @@ def _following(prefix):
   }
 
 
-def make_photo_job(prefix, limit):
+def make_photo_job(prefix, limit, without=()):
   """The prediction.Job on the images of --image_glob.
 
-  One checkpoint is taken, unless the flag `limit` says otherwise.
+  One checkpoint is taken, unless the flag `limit` says otherwise. Where nothing
+  describes its network, the variables do.
 
   Args:
     prefix: see `define_data_flags`.
     limit: see `define_following_flags`.
+    without: folders whose files are left out; see `photos.find`.
 
   Returns:
     (job, photos.Photos): the latter knows which files could not be read.
@@ -278,18 +291,24 @@ def make_photo_job(prefix, limit):
   """
   check_photo_flags(prefix)
   crop_flag, batch_flag = f'{prefix}_crop_size', f'{prefix}_batch_size'
+  check_crf_size = functools.partial(
+    any_size.check_crf_size,
+    cure='Shrink it, for example by --max_resize_value=2047',
+  )
   dataset = photos.Photos(
     FLAGS.image_glob,
     stored_info.find(
       FLAGS.checkpoint_dir, FLAGS.dataset if flags.is_given('dataset') else None
     ),
     FLAGS[batch_flag].value,
-    check=any_size.check_crf_size if FLAGS.crf else None,
+    check=check_crf_size if FLAGS.crf else None,
+    without=without,
     **_resizing(),
   )
   job = _job(
     lambda unused_variant: dataset,
     FLAGS[crop_flag].value if flags.is_given(crop_flag) else None,
+    infer=True,
     make_predictor=functools.partial(
       any_size.AnySizePredictor,
       max_tile_size=FLAGS.max_tile_size,
@@ -309,7 +328,8 @@ def check_photo_flags(prefix):
     prefix: see `define_data_flags`.
 
   Raises:
-    InputError: such a flag is given, or one of tiles is out of range.
+    InputError: such a flag is given, or the size of batches or of tiles is out
+      of range.
   """
   crop_flag = f'{prefix}_crop_size'
   if FLAGS.image_glob is None:
@@ -328,6 +348,11 @@ def check_photo_flags(prefix):
       raise InputError(
         f'--{name}={FLAGS[name].value} has no effect {reason}. Leave one out.'
       )
+  batch_flag = f'{prefix}_batch_size'
+  common.check_ranges(
+    {f'--{batch_flag}': FLAGS[batch_flag].value},
+    {f'--{batch_flag}': common.COUNT},
+  )
   tiling.check_options(
     FLAGS.max_tile_size,
     FLAGS.tile_overlap,

@@ -243,7 +243,7 @@ def define_moving_average_flag():
 # Model options.
 
 
-def model_options(num_classes, crop_size, checkpoint=None):
+def model_options(num_classes, crop_size, checkpoint=None, fallback=None):
   """ModelOptions from the flags and from what lies beside a checkpoint.
 
   model_options.json, where there is one, gives every value that the command
@@ -255,6 +255,8 @@ def model_options(num_classes, crop_size, checkpoint=None):
     num_classes: number of classes, or None to take the stored one.
     crop_size: [height, width] or None.
     checkpoint: directory, prefix or file; None when training from scratch.
+    fallback: ModelOptions that take the place of a missing model_options.json,
+      but give way to the command line; None for the defaults of the flags.
 
   Returns:
     ModelOptions.
@@ -262,7 +264,8 @@ def model_options(num_classes, crop_size, checkpoint=None):
   Raises:
     InputError: a contradiction, or values that cannot be built.
   """
-  stored = stored_options.load(checkpoint) if checkpoint else None
+  described = stored_options.load(checkpoint) if checkpoint else None
+  stored = described or fallback
   given = {
     name: FLAGS[name].value
     for name in _MODEL_FLAGS
@@ -270,7 +273,7 @@ def model_options(num_classes, crop_size, checkpoint=None):
   }
   given.update(_cell(stored))
   if checkpoint:
-    given.update(_quantization(given, stored, checkpoint))
+    given.update(_quantization(given, described, checkpoint))
   if num_classes is not None:
     given['outputs_to_num_classes'] = {common.OUTPUT_TYPE: num_classes}
   nas_options = _nas_options(stored)
@@ -284,10 +287,11 @@ def model_options(num_classes, crop_size, checkpoint=None):
     return flag_checks.check_model_flags(
       common.ModelOptions(crop_size=crop_size, **given)
     )
-  logging.info(
-    'Model flags taken from %s of %s.', common.MODEL_OPTIONS_FILE, checkpoint
-  )
-  _check_stored(stored, given, checkpoint)
+  if described is not None:
+    logging.info(
+      'Model flags taken from %s of %s.', common.MODEL_OPTIONS_FILE, checkpoint
+    )
+    _check_stored(stored, given, checkpoint)
   _scale_rates(stored, given)
   return flag_checks.check_model_flags(
     stored.replace(crop_size=crop_size, **given)

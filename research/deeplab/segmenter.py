@@ -62,6 +62,7 @@ class Segmenter:
     crf=None,
     crop_size=None,
     *,
+    image_pyramid=None,
     dataset=None,
     options=None,
     max_tile_size=tiling.DEFAULT_MAX_SIZE,
@@ -77,6 +78,7 @@ class Segmenter:
       add_flipped_images: average over the mirrored images too.
       crf: dense_crf.Parameters to refine the probabilities with, or None.
       crop_size: see `any_size.AnySizePredictor`.
+      image_pyramid: scales of the network's own image pyramid, or None.
       dataset: see `stored_info.find`.
       options: ModelOptions of the network; None for those of
         model_options.json beside the checkpoint, or, where there is none, for
@@ -107,6 +109,7 @@ class Segmenter:
     self._crf = crf
     self._arguments = {
       'crop_size': crop_size,
+      'image_pyramid': image_pyramid,
       'max_tile_size': max_tile_size,
       'tile_overlap': tile_overlap,
       'use_moving_averages': use_moving_averages,
@@ -181,18 +184,15 @@ class Segmenter:
 
 def _options(checkpoint):
   """The ModelOptions of a checkpoint's network."""
-  options = stored_options.load(checkpoint)
-  if options is not None:
-    return options
-  fields = stored_info.infer_fields(checkpoint)
-  if 'outputs_to_num_classes' not in fields:
+  options = stored_info.options(checkpoint)
+  if options is None:
     raise InputError(
       f'{checkpoint}: there is no {common.MODEL_OPTIONS_FILE} beside it, and '
       'its variables are of no whole network. `python -m deeplab.model_zoo '
       f'inspect {checkpoint}` says what they are; give a checkpoint that was '
       'trained for segmentation.'
     )
-  return common.ModelOptions(**{'output_stride': 16, **fields})
+  return options
 
 
 def _checked(image):

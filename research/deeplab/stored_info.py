@@ -3,6 +3,7 @@
 import os
 
 import tensorflow as tf
+from absl import logging
 
 from deeplab import checkpoints, common, diagnosis, stored_options
 from deeplab.common import InputError
@@ -30,7 +31,7 @@ def find(checkpoint, dataset=None):
       does not tell how many classes there are.
   """
   if dataset is not None:
-    if tf.io.gfile.exists(dataset):
+    if dataset_info.is_path(dataset):
       return dataset_info.load(dataset)
     return dataset_info.resolve(dataset)
   folder = checkpoint
@@ -42,6 +43,11 @@ def find(checkpoint, dataset=None):
   number = _num_classes(checkpoint)
   for info in dataset_info.BUILTIN.values():
     if info.num_classes == number:
+      logging.warning(
+        'Nothing beside %s says what its %d classes are; names and colours of '
+        '%s are taken. Other ones: --dataset.',
+        *(checkpoint, number, info.name),
+      )
       return info
   return dataset_info.DatasetInfo(UNKNOWN_NAME, number)
 
@@ -59,6 +65,28 @@ def _num_classes(checkpoint):
       'it.'
     )
   return outputs[common.OUTPUT_TYPE]
+
+
+def options(checkpoint):
+  """The network of a checkpoint.
+
+  Args:
+    checkpoint: directory, prefix or file of a checkpoint.
+
+  Returns:
+    The ModelOptions of model_options.json beside it, or, where there is none,
+    what the variables tell; None where these are of no whole network.
+
+  Raises:
+    InputError: there is no checkpoint, or a file is broken.
+  """
+  stored = stored_options.load(checkpoint)
+  if stored is not None:
+    return stored
+  fields = infer_fields(checkpoint)
+  if 'outputs_to_num_classes' not in fields:
+    return None
+  return common.ModelOptions(**{'output_stride': 16, **fields})
 
 
 def infer_fields(checkpoint):

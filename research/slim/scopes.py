@@ -112,10 +112,15 @@ def layer_store(seed=None, store=None):
   """Opens a store of layers; yields it.
 
   Args:
-    seed: see LayerStore.
+    seed: of a new store; see LayerStore.
     store: the LayerStore of a network that shares its layers with the one to
-      be built; None for a new, empty one.
+      be built, which has a seed already; None for a new, empty one.
+
+  Raises:
+    ValueError: both are given.
   """
+  if seed is not None and store is not None:
+    raise ValueError(f'A store has its own seed. Received: seed={seed}.')
   store = LayerStore(seed) if store is None else store
   with _set('frames', [_Frame('')]), _set('store', store):
     yield store

@@ -1,5 +1,8 @@
 """Images of any size through networks: padded, whole, or in tiles."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import small_checkpoint
@@ -128,8 +131,30 @@ def test_the_crf_works_on_the_merged_probabilities(trained):
 def test_an_image_too_large_for_a_crf(trained, monkeypatch):
   monkeypatch.setattr(any_size, 'MAX_CRF_PIXELS', 1000)
   predictor = _predictor(trained, crf=dense_crf.Parameters())
-  with pytest.raises(InputError, match=r'50x40 pixels .* CRF.*max_resize'):
+  with pytest.raises(InputError, match=r'50x40 pixels .* CRF.*Shrink it, or'):
     predictor(_image(50, 40)[None])
+
+
+def test_the_largest_image_of_the_demo_is_not_too_large_for_a_crf():
+  image = np.broadcast_to(np.uint8(0), (2049, 2049, 3))
+  any_size.check_crf_size(image)
+  with pytest.raises(InputError, match=r"a\.jpg .*Use '--shrink', or leave"):
+    any_size.check_crf_size(
+      np.broadcast_to(np.uint8(0), (2050, 2049, 3)), 'a.jpg', "Use '--shrink'"
+    )
+
+
+def test_networks_of_many_sizes_do_not_fill_the_memory(tmp_path, monkeypatch):
+  monkeypatch.setattr(any_size, '_MAX_NETWORKS', 2)
+  options = small_checkpoint.write(tmp_path, image_pooling_crop_size=[33, 33])
+  predictor = _predictor((str(tmp_path), options), max_tile_size=65)
+  labels = predictor(_image(33, 33)[None])
+  first = weakref.ref(predictor._network((33, 33)))
+  for width in (49, 65):
+    predictor(_image(33, width)[None])
+  gc.collect()
+  assert list(predictor._networks) == [(33, 49), (33, 65)] and first() is None
+  np.testing.assert_array_equal(predictor(_image(33, 33)[None]), labels)
 
 
 def test_networks_of_a_size_share_their_weights(tmp_path):

@@ -3,10 +3,12 @@
 import itertools
 import os
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from deeplab import common
 from deeplab.common import InputError
@@ -146,6 +148,48 @@ def test_files_that_cannot_be_read(tmp_path, kind, message):
   assert 'bad.img' in str(caught.value)
 
 
+def test_other_formats_are_not_even_tried(tmp_path, monkeypatch):
+  """PostScript is a program, whatever its file is called."""
+  text = '%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n'
+  path = tmp_path / 'a.jpg'
+  path.write_text(text + 'showpage\n%%EOF\n')
+  with Image.open(path) as image:
+    assert image.format == 'EPS'
+  monkeypatch.setattr(
+    EpsImagePlugin, 'Ghostscript', lambda *unused: pytest.fail('It was run.')
+  )
+  with pytest.raises(InputError, match=r'a\.jpg is not an image that can be'):
+    photos.read_rgb(str(path))
+
+
+@pytest.mark.parametrize(
+  'error', [RuntimeError, KeyError, AttributeError, struct.error, zlib.error]
+)
+def test_errors_of_all_decoders(tmp_path, monkeypatch, error):
+  """AVIF, EXIF of MPO and others have errors of their own."""
+
+  def fail(*unused):
+    raise error('no such thing')
+
+  path = _save(tmp_path / 'a.png')
+  monkeypatch.setattr(photos.ImageOps, 'exif_transpose', fail)
+  with pytest.raises(InputError, match=r'a\.png is damaged or truncated'):
+    photos.read_rgb(path)
+
+
+def test_sizes_of_images(tmp_path, monkeypatch):
+  """The limit is our own, and not called damage; Pillow's is as it was."""
+  path = _save(tmp_path / 'a.png', _image(20, 30))
+  monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
+  assert photos.read_rgb(path).shape == (20, 30, 3)
+  monkeypatch.setattr(photos, 'MAX_PIXELS', 599)
+  with pytest.raises(
+    InputError, match=r'a\.png has 20x30 pixels .*, more than 599\. Shrink it'
+  ):
+    photos.read_rgb(path)
+  assert Image.MAX_IMAGE_PIXELS == 100
+
+
 def test_bits_flipped_at_random_are_no_tracebacks(tmp_path):
   generator = np.random.default_rng(1)
   path = tmp_path / 'a.img'
@@ -181,6 +225,19 @@ def test_patterns_folders_and_files(tmp_path, monkeypatch):
   assert photos.find(['odd.name']) == ['odd.name']
 
 
+def test_results_are_not_taken_for_photographs(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  for name in ('p/1.png', 'p/vis/pictures/1_image.png', 'p/vis/other.png'):
+    _save(tmp_path / name)
+  folders = ['p/vis/pictures', 'p/vis/raw']
+  assert photos.find(['p/**'], folders) == ['p/1.png', 'p/vis/other.png']
+  with pytest.raises(InputError, match=r'all 1 images.*where the results go'):
+    photos.find(['p/vis/pictures'], folders)
+  # What is named is wanted.
+  named = 'p/vis/pictures/1_image.png'
+  assert photos.find([named], folders) == [named]
+
+
 @pytest.mark.parametrize(
   ('pattern', 'message'),
   [
@@ -188,6 +245,7 @@ def test_patterns_folders_and_files(tmp_path, monkeypatch):
     ('missing.png', 'missing.png: no such file'),
     ('empty', 'a folder without images'),
     ('texts', r'none of the 1 files, such as texts/a\.txt'),
+    ('texts', r'Convert others, such as HEIC, to JPEG\.'),
   ],
 )
 def test_patterns_without_images(tmp_path, monkeypatch, pattern, message):
@@ -215,6 +273,19 @@ def test_names_of_results(paths, names):
   found = photos.output_names(paths)
   assert found == names
   assert len({name.lower() for name in found}) == len(paths)
+
+
+@pytest.mark.parametrize('letter', ['x', 'ü', '\U0001f600'])
+def test_long_names_are_cut_off(tmp_path, letter):
+  """The longest that a file system takes still leaves room for endings."""
+  size = len(letter.encode())
+  long = letter * (240 // size)
+  paths = [f'{long}{number}.png' for number in (1, 2, 3)]
+  names = photos.output_names(paths)
+  assert len(set(names)) == 3
+  assert all(name.startswith(letter * (170 // size)) for name in names)
+  for name in names:
+    (tmp_path / f'{name}_prediction.png.tmp').touch()
 
 
 # The data set.

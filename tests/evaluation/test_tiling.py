@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -136,6 +137,27 @@ def test_memory_of_a_large_image_stays_small():
   ]
   assert all(shape[0] <= 65 and shape[1] <= 65 for _, shape in parts)
   assert [top for top, _ in parts] == sorted(top for top, _ in parts)
+
+
+def test_memory_of_a_wide_image_stays_small():
+  """The strip above goes as the one below comes, tile by tile."""
+  tiles = tiling.layout((150, 4000), (65, 65), 0.25, 16)
+  image = np.zeros((150, 4000, 3), np.uint8)
+  parts = tiling.merge(
+    lambda batch: [np.ones((65, 65, 100), np.float32)],
+    image,
+    tiles,
+    [0, 0, 0],
+  )
+  tracemalloc.start()
+  for _ in parts:
+    pass
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  step = int(tiles.rows[1])
+  strip = (65 - step) * 65 * 100 * 4 * len(tiles.columns)
+  # One strip, what is made of one tile, and little else.
+  assert peak < strip + 6 * 65 * 65 * 100 * 4
 
 
 @pytest.mark.parametrize(

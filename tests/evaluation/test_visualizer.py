@@ -13,8 +13,14 @@ from PIL import Image
 
 from deeplab import common
 from deeplab.common import InputError
-from deeplab.datasets import data_generator
-from deeplab.evaluation import evaluator, metrics, prediction, visualizer
+from deeplab.datasets import data_generator, dataset_info
+from deeplab.evaluation import (
+  evaluator,
+  metrics,
+  photos,
+  prediction,
+  visualizer,
+)
 from deeplab.utils import get_dataset_colormap
 
 _TESTDATA = pathlib.Path(__file__).parents[1] / 'testdata'
@@ -185,6 +191,7 @@ def test_a_split_without_labels(tmp_path):
   dataset = data_generator.Dataset(
     'pascal_voc_seg', 'test', str(data), 1, (129, 129)
   )
+  dataset.has_labels = False
   assert visualizer.visualize(_golden('single'), dataset, tmp_path) == 3
   kinds = {
     path.stem.partition('_')[2]
@@ -224,6 +231,77 @@ def test_cityscapes_ids(tmp_path):
   # The picture keeps the colours of the network's classes.
   picture = _read(tmp_path, 'segmentation_results', '000000_prediction.png')
   np.testing.assert_array_equal(picture[0, :2], [[0, 0, 0], [0, 192, 0]])
+
+
+def test_photographs_have_no_ids_of_a_server(tmp_path):
+  """Their classes may be guessed, from their number."""
+  Image.new('RGB', (40, 30)).save(tmp_path / 'a.png')
+  dataset = photos.Photos(
+    [str(tmp_path / 'a.png')], dataset_info.BUILTIN['cityscapes']
+  )
+  visualizer.visualize(
+    lambda images: np.full(images.shape[:3], 18),
+    dataset,
+    tmp_path,
+    also_save_raw=True,
+  )
+  assert (_read(tmp_path, 'raw_segmentation_results', 'a.png') == 18).all()
+
+
+def _with_broken_labels(monkeypatch, *names):
+  """Gives images, by their names, a label that is no class."""
+  read = prediction.batches
+
+  def broken(*arguments):
+    for batch in read(*arguments):
+      label = batch[common.LABEL].copy()
+      for index, name in enumerate(batch[common.IMAGE_NAME]):
+        if name.decode() in names:
+          label[index, 5, 5] = 77
+      yield {**batch, common.LABEL: label}
+
+  monkeypatch.setattr(prediction, 'batches', broken)
+
+
+def test_labels_that_are_no_classes_do_not_end_it(
+  tmp_path, monkeypatch, caplog
+):
+  """Such images are shown without; one of them is named."""
+  _with_broken_labels(monkeypatch, *_NAMES[:2])
+  dataset = _dataset(3, (129, 129))
+  assert visualizer.visualize(_golden('single'), dataset, tmp_path) == 3
+  first, second, third = _page(tmp_path)['images']
+  assert first['miou'] is None and 'label' not in first['layers']
+  assert first['classes'] and second['miou'] is None
+  assert third['miou'] is not None and 'error' in third['layers']
+  (warning,) = [
+    r.getMessage() for r in caplog.records if '77' in r.getMessage()
+  ]
+  assert _NAMES[0] in warning
+
+
+def test_the_page_is_there_after_a_late_error(tmp_path, monkeypatch):
+  golden, calls = _golden('single'), []
+
+  def predict(images):
+    calls.append(images)
+    if len(calls) == 3:
+      raise InputError('the third image is broken.')
+    return golden(images)
+
+  with pytest.raises(InputError, match='the third image is broken'):
+    visualizer.visualize(predict, _dataset(1, (129, 129)), tmp_path)
+  names = [image['name'] for image in _page(tmp_path)['images']]
+  assert names == list(_NAMES[:2])
+
+
+def test_no_page_of_nothing(tmp_path):
+  def predict(images):
+    raise InputError('broken.')
+
+  with pytest.raises(InputError, match='broken'):
+    visualizer.visualize(predict, _dataset(1, (129, 129)), tmp_path)
+  assert not (tmp_path / 'index.html').exists()
 
 
 @pytest.mark.parametrize(

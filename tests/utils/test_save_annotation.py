@@ -73,10 +73,9 @@ def test_values_that_do_not_fit_are_refused(tmp_path):
   assert not os.listdir(tmp_path)
 
 
-def test_overlay(tmp_path):
+def test_overlay():
   image = np.full((2, 3, 3), 100, np.uint8)
-  save_annotation.save_overlay(image, _LABEL, tmp_path, 'o', opacity=0.25)
-  pixels = _read(tmp_path, 'o.png')[1]
+  pixels = save_annotation.overlay(image, _LABEL, 'pascal', opacity=0.25)
   np.testing.assert_array_equal(pixels[0, 0], [75, 75, 75])
   np.testing.assert_array_equal(pixels[0, 1], [107, 75, 75])
 
@@ -94,6 +93,32 @@ def test_ground_truth_shows_what_is_ignored():
   assert (colors[0] == colors[0, :, :1]).all()
   assert len(np.unique(colors[0])) == 2
   np.testing.assert_array_equal(colors[1, 2], [128, 64, 128])
+
+
+def test_photographs_are_packed_less(tmp_path):
+  """The pixels are the same."""
+  image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+  image[:20] = 7
+  for is_photo in (False, True):
+    path = str(tmp_path / f'{is_photo}.png')
+    save_annotation.save_picture(image, path, is_photo)
+    np.testing.assert_array_equal(_read(tmp_path, f'{is_photo}.png')[1], image)
+  sizes = [os.path.getsize(tmp_path / f'{b}.png') for b in (False, True)]
+  assert sizes[0] < sizes[1]
+
+
+def test_colours_of_the_error_map():
+  """Red or white mixed with the mean of the levels."""
+  image = np.random.default_rng(0).integers(0, 256, (9, 8, 3), np.uint8)
+  label = np.arange(72).reshape(9, 8) % 2
+  grey = image.mean(axis=2, keepdims=True)
+  expected = np.where(
+    label[..., None],
+    0.25 * grey + 0.75 * np.array([225, 29, 46]),
+    0.3 * grey + 0.7 * 250,
+  )
+  found = save_annotation.error_map(image, np.zeros_like(label), label, 255)
+  assert np.abs(found - expected).max() <= 0.5 + 1e-3
 
 
 def test_error_map():

@@ -12,7 +12,10 @@ from deeplab.slim import scopes
 
 # A CRF joins all pixels of an image, which have to be in memory with the
 # probabilities of all classes, several times over.
-MAX_CRF_PIXELS = 1 << 22
+MAX_CRF_PIXELS = 2049**2
+
+# Networks that are kept, where each size of image has one of its own.
+_MAX_NETWORKS = 8
 
 # Sides are multiples of this plus one, or of the output stride if larger: what
 # the networks found by search go down to and come back from.
@@ -141,7 +144,9 @@ class AnySizePredictor:
     tiles = self._layout(images.shape[1:3])
     if self.crf is not None or not tiles.is_whole:
       return np.stack([self._labels(image, tiles) for image in images])
-    batch = np.stack([tiles.cut(image, 0, 0, self._fill) for image in images])
+    batch = np.empty((len(images), *tiles.size, images.shape[-1]), np.float32)
+    for image, padded in zip(images, batch, strict=True):
+      tiles.cut(image, 0, 0, self._fill, padded)
     return self._network(tiles.size)(batch)[:, :height, :width]
 
   def probabilities(self, image):
@@ -213,21 +218,25 @@ class AnySizePredictor:
     """The Predictor for images of exactly this size."""
     is_fixed = self._crop_size or depends_on_size(self._options)
     key = tuple(size) if is_fixed else (None, None)
-    if key not in self._networks:
-      self._networks[key] = prediction.Predictor(
-        self._options.replace(crop_size=list(size) if is_fixed else None),
-        key,
-        **self._network_arguments,
-      )
-    return self._networks[key]
+    network = self._networks.pop(key, None) or prediction.Predictor(
+      self._options.replace(crop_size=list(size) if is_fixed else None),
+      key,
+      **self._network_arguments,
+    )
+    # The one that was used last is the last one.
+    self._networks[key] = network
+    if len(self._networks) > _MAX_NETWORKS:
+      del self._networks[next(iter(self._networks))]
+    return network
 
 
-def check_crf_size(image, name='an image'):
+def check_crf_size(image, name='an image', cure='Shrink it'):
   """Refuses an image that is too large for a CRF.
 
   Args:
     image: [height, width, 3].
     name: what the message calls it.
+    cure: how to make it smaller, for the message.
 
   Raises:
     InputError: it is too large.
@@ -237,6 +246,5 @@ def check_crf_size(image, name='an image'):
     raise InputError(
       f'{name} of {height}x{width} pixels (height x width) is too large for '
       f'a CRF, which joins all its pixels: at most {MAX_CRF_PIXELS} are '
-      'possible. Shrink it, for example by --max_resize_value=2047, or leave '
-      'the CRF out.'
+      f'possible. {cure}, or leave the CRF out.'
     )

@@ -1,11 +1,14 @@
 """Image files of any kind and size as a data set without labels."""
 
 import collections
+import contextlib
+import functools
 import glob
 import io
 import itertools
 import os
 import re
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +26,14 @@ EXTENSIONS = (
   *('.avif', '.bmp', '.gif', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg', '.pgm'),
   *('.png', '.ppm', '.tga', '.tif', '.tiff', '.webp'),
 )
+
+# Pixels of the largest image that is read: 16384 x 16384. Some phones take
+# pictures of more than Pillow allows, which is 179 millions.
+MAX_PIXELS = 1 << 28
+
+# Bytes of the name of an image's results, of the 255 that file systems allow:
+# endings follow.
+_NAME_BYTES = 180
 
 # Levels of 16 bits for each one of 8 bits.
 _LEVELS_16 = 257
@@ -44,40 +55,71 @@ def read_rgb(path: str) -> np.ndarray:
   laid on white. Of several pictures in a file the first one counts.
 
   Args:
-    path: a file in any format that Pillow reads.
+    path: a file in one of the formats that EXTENSIONS stand for, whatever it
+      is called.
 
   Returns:
     uint8 [height, width, 3].
 
   Raises:
-    InputError: it cannot be read, or its pixels have no levels.
+    InputError: it cannot be read, is too large, or its pixels have no levels.
   """
   data = input_files.read_bytes(path)
   try:
-    with Image.open(io.BytesIO(data)) as image:
+    with (
+      _without_limit(),
+      Image.open(io.BytesIO(data), formats=_formats()) as image,
+    ):
+      _check_size(image, path)
       return np.asarray(_to_rgb(ImageOps.exif_transpose(image), path))
   except UnidentifiedImageError as error:
     raise InputError(
       f'{path} is not an image that can be read, or is damaged at its '
       f'beginning ({len(data)} bytes). Convert it to JPEG or PNG.'
     ) from error
-  except InputError:
+  except (InputError, MemoryError):
     raise
-  # Pillow's decoders raise all kinds of errors at damaged files.
-  except (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    IndexError,
-    OverflowError,
-    EOFError,
-    Image.DecompressionBombError,
-  ) as error:
+  # Decoders stumble over broken files in every possible way.
+  except Exception as error:
     raise InputError(
       f'{path} is damaged or truncated and cannot be decoded: {error}. '
       'Replace the file.'
     ) from error
+
+
+@functools.cache
+def _formats():
+  """Pillow's names of what EXTENSIONS stand for.
+
+  Others are not tried: PostScript, for one, is a program, which would be run.
+  """
+  Image.init()
+  wanted = {Image.EXTENSION.get(extension) for extension in EXTENSIONS}
+  return [name for name in Image.ID if name in wanted]
+
+
+_limit_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _without_limit():
+  """Has Pillow read images of any size; it can only be told so globally."""
+  with _limit_lock:
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+      yield
+    finally:
+      Image.MAX_IMAGE_PIXELS = limit
+
+
+def _check_size(image, path):
+  """Refuses images of too many pixels, before they are decoded."""
+  width, height = image.size
+  if width * height > MAX_PIXELS:
+    raise InputError(
+      f'{path} has {height}x{width} pixels (height x width), more than '
+      f'{MAX_PIXELS}. Shrink it, or cut it into parts.'
+    )
 
 
 def _to_rgb(image, path):
@@ -109,12 +151,13 @@ def _natural(path):
   ], path
 
 
-def find(patterns: Sequence[str]) -> list[str]:
+def find(patterns: Sequence[str], without: Sequence[str] = ()) -> list[str]:
   """The image files that patterns mean.
 
   Args:
     patterns: each a pattern of paths, in which ** stands for any folders; a
       folder, for the images in it; or a file.
+    without: folders whose files are left out, such as those of the results.
 
   Returns:
     Paths in natural order, pattern by pattern, each once. Patterns and folders
@@ -125,11 +168,22 @@ def find(patterns: Sequence[str]) -> list[str]:
   """
   paths = {}
   for pattern in patterns:
-    paths.update(dict.fromkeys(sorted(_matches(pattern), key=_natural)))
+    paths.update(
+      dict.fromkeys(sorted(_matches(pattern, without), key=_natural))
+    )
   return list(paths)
 
 
-def _matches(pattern):
+def _is_below(path, folders):
+  """Whether a file is in one of some folders, or in a folder in it."""
+  path = os.path.realpath(path)
+  return any(
+    path.startswith(os.path.join(os.path.realpath(folder), ''))
+    for folder in folders
+  )
+
+
+def _matches(pattern, without):
   """The image files of one pattern."""
   if os.path.isfile(pattern):
     return [pattern]
@@ -137,12 +191,20 @@ def _matches(pattern):
   inside = os.path.join(glob.escape(pattern), '*') if is_folder else pattern
   files = list(filter(os.path.isfile, glob.iglob(inside, recursive=True)))
   images = [name for name in files if name.lower().endswith(EXTENSIONS)]
+  kept = [name for name in images if not _is_below(name, without)]
+  if kept:
+    return kept
   if images:
-    return images
+    raise InputError(
+      f'--image_glob={pattern}: all {len(images)} images, such as {images[0]}, '
+      f'are where the results go ({", ".join(without)}). Give others, or have '
+      'the results go elsewhere.'
+    )
   if files:
     raise InputError(
       f'--image_glob={pattern}: none of the {len(files)} files, such as '
-      f'{files[0]}, is called as images are ({" ".join(EXTENSIONS)}).'
+      f'{files[0]}, is called as images are ({" ".join(EXTENSIONS)}). Convert '
+      'others, such as HEIC, to JPEG.'
     )
   what = 'a folder without images' if is_folder else 'no such file'
   raise InputError(
@@ -160,7 +222,8 @@ def output_names(paths: Sequence[str]) -> list[str]:
   Returns:
     The name without extension; where several files share it, with the folders
     below those that all have in common; where they still do, with the
-    extension. Two names differ in more than upper and lower case.
+    extension. What is too long for the files is cut off. Two names differ in
+    more than upper and lower case.
   """
   # Names of files may be no text; those of results are.
   paths = [
@@ -174,6 +237,7 @@ def output_names(paths: Sequence[str]) -> list[str]:
     [os.path.splitext(name)[0] for name in inner],
     [name.replace('.', '_') for name in inner],
   ]
+  kinds = [[_cut(name) for name in kind] for kind in kinds]
   names, taken = [None] * len(paths), set()
 
   def take(index, name):
@@ -194,6 +258,11 @@ def output_names(paths: Sequence[str]) -> list[str]:
   return names
 
 
+def _cut(name):
+  """A name, shortened to what leaves room for the endings of files."""
+  return name.encode()[:_NAME_BYTES].decode(errors='ignore')
+
+
 class Photos:
   """Image files, with what is asked of a data_generator.Dataset.
 
@@ -203,11 +272,15 @@ class Photos:
     ignore_label: as of the data set the network was trained on.
     num_examples: number of files.
     has_labels: False.
+    names_results: True, as the results are called like the images.
+    dataset_dir: None, as there is no folder of records.
     split_name: the patterns, for titles.
     faults: an error text for each file that the last `iterate` left out.
   """
 
   has_labels = False
+  names_results = True
+  dataset_dir = None
 
   def __init__(
     self,
@@ -219,6 +292,7 @@ class Photos:
     resize_factor=None,
     keep_aspect_ratio=True,
     check=None,
+    without=(),
   ):
     """Finds the files.
 
@@ -233,6 +307,7 @@ class Photos:
       keep_aspect_ratio: False resizes to squares.
       check: check(image, path) raises an InputError for an image [height,
         width, 3] to be left out; None for none.
+      without: see `find`.
 
     Raises:
       InputError: there are no files, or an argument is out of range.
@@ -247,7 +322,7 @@ class Photos:
         'resize_factor': resize_factor,
       }
     )
-    self._paths = find(patterns)
+    self._paths = find(patterns, without)
     self._names = output_names(self._paths)
     self._batch_size = batch_size
     self._check = check

@@ -133,21 +133,18 @@ def windows(positions, tile):
   return np.array(shares, np.float32)
 
 
-def pad(image, size, fill):
+def pad(image, fill, result):
   """Pads an image at the bottom and on the right.
 
   Args:
     image: [height, width, channels].
-    size: [height', width'], not below the image's.
     fill: the value of each channel there.
-
-  Returns:
-    float32 [height', width', channels].
+    result: float32 [height', width', channels], not smaller, which is filled.
   """
-  result = np.empty((*size, image.shape[-1]), np.float32)
-  result[:] = fill
-  result[: image.shape[0], : image.shape[1]] = image
-  return result
+  height, width = image.shape[:2]
+  result[height:] = fill
+  result[:height, width:] = fill
+  result[:height, :width] = image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,11 +166,10 @@ class Layout:
     """Whether one tile holds the whole image."""
     return len(self.rows) == len(self.columns) == 1
 
-  def cut(self, image, top, left, fill):
-    """The tile at a place, padded where the image ends before it."""
+  def cut(self, image, top, left, fill, result):
+    """Fills `result` with the tile at a place; see `pad`."""
     height, width = self.size
-    part = image[top : top + height, left : left + width]
-    return pad(part, self.size, fill)
+    pad(image[top : top + height, left : left + width], fill, result)
 
 
 def layout(size, tile, overlap, grid):
@@ -217,13 +213,15 @@ def merge(predict, image, tiles, fill, batch_size=1):
     below, before = [], None
     predicted = _predicted(predict, image, tiles, top, fill, batch_size)
     for column, values in enumerate(predicted):
-      values = values * row_window * column_windows[column]
+      values = values * (row_window * column_windows[column])
       if before is not None:
         values[:, : before.shape[1]] += before
       step = column_steps[column]
       done, before = values[:, :step], values[:, step:].copy()
       if above is not None:
         done[: above[column].shape[0]] += above[column]
+        # Memory for the strip below, which grows meanwhile.
+        above[column] = None
       yield top, tiles.columns[column], done[:row_step]
       below.append(done[row_step:].copy())
     above = below
@@ -233,6 +231,7 @@ def _predicted(predict, image, tiles, top, fill, batch_size):
   """Yields what `predict` says of each tile of a row."""
   columns = iter(tiles.columns)
   while batch := list(itertools.islice(columns, batch_size)):
-    yield from predict(
-      np.stack([tiles.cut(image, top, left, fill) for left in batch])
-    )
+    images = np.empty((len(batch), *tiles.size, image.shape[-1]), np.float32)
+    for left, one in zip(batch, images, strict=True):
+      tiles.cut(image, top, left, fill, one)
+    yield from predict(images)

@@ -5,12 +5,13 @@ import os
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from deeplab import common
 from deeplab.common import InputError
 from deeplab.datasets import dataset_info
 from deeplab.datasets.data_generator import RESIZED_HEIGHT, RESIZED_WIDTH
-from deeplab.evaluation import contact_sheet, metrics, photos, prediction
+from deeplab.evaluation import contact_sheet, metrics, prediction
 from deeplab.utils import get_dataset_colormap, save_annotation
 
 # Folders of the official script.
@@ -22,6 +23,13 @@ CITYSCAPES_NAME = 'cityscapes'
 CITYSCAPES_EVAL_IDS = (
   *(7, 8, 11, 12, 13, 17, 19, 20, 21, 22),
   *(23, 24, 25, 26, 27, 28, 31, 32, 33),
+)
+
+# Layers with the levels of a photograph, which hardly compress.
+_PHOTO_LAYERS = (
+  contact_sheet.IMAGE,
+  contact_sheet.OVERLAY,
+  contact_sheet.ERROR,
 )
 
 _IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.tif', '.tiff')
@@ -90,7 +98,8 @@ class _Sample:
     name: name in the record, bytes.
     image: see `undo_preprocessing`.
     labels: the prediction; see `undo_preprocessing`.
-    truth: the labels of the split, in the same way; None without any.
+    truth: the labels of the split, in the same way; None without any, or where
+      they are no classes.
     scores: a metrics.ConfusionMatrix of this image, or None. It counts before
       anything is brought back to the file's size, as evaluation does.
   """
@@ -104,6 +113,7 @@ class _Sample:
 
 def _samples(predict, dataset):
   """Yields a _Sample of every image of a split."""
+  scorer = _Scorer(dataset)
   for batch in prediction.batches(dataset, 'Visualizing'):
     labels = prediction.label_batch(predict, batch)
     images = batch[common.IMAGE].numpy()
@@ -117,12 +127,32 @@ def _samples(predict, dataset):
       if common.LABEL in batch:
         # The padding has the ignore label and does not count.
         truth = batch[common.LABEL][index, ..., 0]
-        scores = metrics.ConfusionMatrix(
-          dataset.num_of_classes, dataset.ignore_label
-        )
-        scores.update(truth[None], labels[index][None], [name])
-        truth = _to_size(truth, *sizes)
+        scores = scorer.score(truth, labels[index], name)
+        truth = None if scores is None else _to_size(truth, *sizes)
       yield _Sample(name, image, label, truth, scores)
+
+
+class _Scorer:
+  """Scores images one by one, and warns once if it cannot."""
+
+  def __init__(self, dataset):
+    self._arguments = dataset.num_of_classes, dataset.ignore_label
+    self._warned = False
+
+  def score(self, truth, labels, name):
+    """A metrics.ConfusionMatrix of one image; None if its labels are broken."""
+    scores = metrics.ConfusionMatrix(*self._arguments)
+    try:
+      scores.update(truth[None], labels[None], [name])
+    # The pictures are worth as much without; evaluation refuses such labels.
+    except InputError as error:
+      if not self._warned:
+        logging.warning(
+          'This image, and others like it, are shown without labels: %s', error
+        )
+      self._warned = True
+      return None
+    return scores
 
 
 def save_sample(
@@ -178,17 +208,20 @@ def save_sample(
   names = {layer: f'{stem}_{layer}.png' for layer in pictures}
   names[contact_sheet.IMAGE] = f'{stem}_{contact_sheet.IMAGE}.{image_extension}'
   for layer, picture in pictures.items():
-    save_annotation.save_picture(picture, os.path.join(folder, names[layer]))
+    save_annotation.save_picture(
+      picture, os.path.join(folder, names[layer]), layer in _PHOTO_LAYERS
+    )
   return names
 
 
-def _new_name(image_name, names):
+def _new_name(image_name, names, where):
   """`raw_name` of an image, noted in `names`, where it must be new."""
   raw, image_name = raw_name(image_name), _text(image_name)
   if raw in names:
     raise InputError(
-      f'The raw predictions of the images {names[raw]!r} and {image_name!r} '
-      f'would both be {raw}.png. Give the images different names.'
+      f'{where}: the raw predictions of the images {names[raw]!r} and '
+      f'{image_name!r} would both be {raw}.png. Give the images different '
+      'names.'
     )
   names[raw] = image_name
   return raw
@@ -213,8 +246,8 @@ def visualize(
       photos.Photos, whose files' names the pictures get instead of numbers.
     vis_logdir: folder for the page and the folders of pictures.
     colormap: name of a colour map, or an array [entries, 3].
-    also_save_raw: write the labels themselves too, one grey image each, for
-      Cityscapes in the ids of its evaluation server.
+    also_save_raw: write the labels themselves too, one grey image each; those
+      of the records of Cityscapes in the ids of its evaluation server.
     step: training step of the network, for the page's title.
 
   Returns:
@@ -223,20 +256,56 @@ def visualize(
   Raises:
     InputError: two images' raw predictions would go to the same file.
   """
-  folder = os.path.join(vis_logdir, PREDICTION_FOLDER)
-  raw_folder = os.path.join(vis_logdir, RAW_PREDICTION_FOLDER)
+  folder, raw_folder = output_folders(vis_logdir)
   with prediction.clear_write_errors(vis_logdir):
     tf.io.gfile.makedirs(folder)
     tf.io.gfile.makedirs(raw_folder)
-  is_cityscapes = dataset.info.name == CITYSCAPES_NAME
   sheet = _contact_sheet(vis_logdir, dataset, colormap)
-  # The results of files are called after them.
-  has_files = isinstance(dataset, photos.Photos)
-  names = {}
   count = 0
-  for sample in _samples(predict, dataset):
-    stem = sample.name.decode() if has_files else f'{count:06d}'
-    with prediction.clear_write_errors(vis_logdir):
+  try:
+    for files, sample in _saved(
+      predict, dataset, folder, colormap, raw_folder if also_save_raw else None
+    ):
+      sheet.add(
+        _text(sample.name),
+        sample.labels.shape,
+        {layer: f'{PREDICTION_FOLDER}/{name}' for layer, name in files.items()},
+        sample.scores,
+        sample.labels,
+      )
+      count += 1
+  finally:
+    # Whatever ended it, what has been done is there to be seen.
+    if count:
+      sheet.write(f'{dataset.info.name} {dataset.split_name}, step {step}')
+  return count
+
+
+def output_folders(vis_logdir):
+  """Where the pictures and the raw predictions go: two paths."""
+  return [
+    os.path.join(vis_logdir, name)
+    for name in (PREDICTION_FOLDER, RAW_PREDICTION_FOLDER)
+  ]
+
+
+def _saved(predict, dataset, folder, colormap, raw_folder):
+  """Saves the pictures of each image; yields (see `save_sample`, _Sample).
+
+  Args:
+    predict: see `visualize`.
+    dataset: see `visualize`.
+    folder: for the pictures.
+    colormap: see `visualize`.
+    raw_folder: for the labels themselves; None to leave them.
+  """
+  has_names = dataset.names_results
+  # Classes of photographs may be guessed, and no server evaluates them.
+  is_cityscapes = not has_names and dataset.info.name == CITYSCAPES_NAME
+  names = {}
+  for count, sample in enumerate(_samples(predict, dataset)):
+    stem = sample.name.decode() if has_names else f'{count:06d}'
+    with prediction.clear_write_errors(os.path.dirname(folder)):
       files = save_sample(
         stem,
         sample.image,
@@ -245,21 +314,14 @@ def visualize(
         colormap,
         sample.truth,
         dataset.ignore_label,
-        'jpg' if has_files else 'png',
+        'jpg' if has_names else 'png',
       )
-      if also_save_raw:
-        raw = stem if has_files else _new_name(sample.name, names)
+      if raw_folder is not None:
+        raw = (
+          stem if has_names else _new_name(sample.name, names, dataset.where)
+        )
         _save_raw(sample.labels, raw_folder, raw, is_cityscapes)
-    sheet.add(
-      _text(sample.name),
-      sample.labels.shape,
-      {layer: f'{PREDICTION_FOLDER}/{name}' for layer, name in files.items()},
-      sample.scores,
-      sample.labels,
-    )
-    count += 1
-  sheet.write(f'{dataset.info.name} {dataset.split_name}, step {step}')
-  return count
+    yield files, sample
 
 
 def _contact_sheet(vis_logdir, dataset, colormap):
@@ -274,11 +336,11 @@ def _contact_sheet(vis_logdir, dataset, colormap):
 
 def _colormap(colormap_type, dataset):
   """The colour map to use, an array [entries, 3] with all classes."""
-  if colormap_type is None and isinstance(dataset, photos.Photos):
-    return get_dataset_colormap.colormap_from_info(dataset.info)
   if colormap_type is None:
-    path = os.path.join(dataset.dataset_dir, dataset_info.FILE_NAME)
-    if tf.io.gfile.exists(path):
+    folder = dataset.dataset_dir
+    if folder is None or tf.io.gfile.exists(
+      os.path.join(folder, dataset_info.FILE_NAME)
+    ):
       return get_dataset_colormap.colormap_from_info(dataset.info)
     colormap_type = get_dataset_colormap.get_pascal_name()
   colormap = get_dataset_colormap.create_label_colormap(colormap_type)

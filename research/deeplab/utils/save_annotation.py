@@ -20,20 +20,30 @@ _STRIPE_WIDTH = 4
 _WRONG = np.array([225, 29, 46], np.float32)
 _FADED = np.array([250, 250, 250], np.float32)
 
+# The colours of both, right ones first, for each sum of three levels.
+_GREY = np.arange(3 * 255 + 1, dtype=np.float32)[:, None] / 3
+_ERROR_COLORS = np.rint(
+  [0.3 * _GREY + 0.7 * _FADED, 0.25 * _GREY + 0.75 * _WRONG]
+).astype(np.uint8)
 
-def save_picture(array, path):
+
+def save_picture(array, path, is_photo=False):
   """Writes an image so that the file is either whole or not there.
 
   Args:
     array: uint8 array [height, width] or [height, width, 3].
     path: the file to write, local or remote (gs://...): JPEG where it ends in
       .jpg, else PNG.
+    is_photo: a PNG file is packed less, in a sixth of the time, for files of
+      photographs that are a tenth larger.
 
   Raises:
     InputError: it cannot be written.
   """
   kind = 'JPEG' if path.endswith('.jpg') else 'PNG'
   options = {'quality': _JPEG_QUALITY} if kind == 'JPEG' else {}
+  if kind == 'PNG' and is_photo:
+    options = {'compress_level': 1}
   # Encoded in memory first: PIL seeks in the file, which remote files cannot.
   encoded = io.BytesIO()
   array = np.ascontiguousarray(array, np.uint8)
@@ -118,19 +128,6 @@ def overlay(image, label, colormap_type, opacity=0.5):
   return mixed
 
 
-def save_overlay(
-  image,
-  label,
-  save_dir,
-  filename,
-  colormap_type='pascal',
-  opacity=0.5,
-):
-  """Saves `overlay(image, label, ...)` as `save_dir`/`filename`.png."""
-  mixed = overlay(image, label, colormap_type, opacity)
-  save_picture(mixed, os.path.join(save_dir, f'{filename}.png'))
-
-
 def _fill_ignored(colors, label, ignore_label):
   """Draws stripes over the ignored pixels of `colors`, in place."""
   rows, columns = np.nonzero(label == ignore_label)
@@ -182,11 +179,8 @@ def error_map(image, prediction, label, ignore_label):
       'The image, its prediction and its labels must have the same size. '
       f'Received: {image.shape}, {prediction.shape}, {label.shape}.'
     )
-  grey = image.astype(np.float32).mean(axis=2, keepdims=True)
-  is_wrong = (prediction != label)[..., None]
-  colors = np.where(
-    is_wrong, 0.25 * grey + 0.75 * _WRONG, 0.3 * grey + 0.7 * _FADED
-  )
-  colors = np.rint(colors).astype(np.uint8)
+  levels = image.astype(np.uint8).sum(axis=2, dtype=np.uint16)
+  is_wrong = (prediction != label).astype(np.uint8)
+  colors = _ERROR_COLORS[is_wrong, levels]
   _fill_ignored(colors, label, ignore_label)
   return colors
