@@ -48,11 +48,13 @@ def _define_flags():
     'tflite_int8).',
     str,
   )
-  absl_flags.DEFINE_string(
+  flags.define_list(
     'calibration_images',
     None,
-    "Pattern of images, or of official records ('tfrecord/train-*.tfrecord'), "
-    'on which the ranges of an eight-bit model are measured.',
+    'Images on which the ranges of an eight-bit model are measured: a pattern '
+    "such as 'photos/*.jpg' (** for any folders), a folder, a file, official "
+    "records ('tfrecord/train-*.tfrecord'), or several of these.",
+    str,
   )
   absl_flags.DEFINE_integer(
     'calibration_limit', 100, 'Use at most so many of these images.'
@@ -62,11 +64,12 @@ def _define_flags():
     True,
     'Compare what was written with the network, and write export_report.json.',
   )
-  absl_flags.DEFINE_string(
+  flags.define_list(
     'verify_images',
     None,
-    "Pattern of images, or of official records ('tfrecord/val-*.tfrecord'), to "
-    'compare on; unless given, generated ones.',
+    'Images to compare on, named likewise; unless given, those of the '
+    'calibration if any, else generated ones.',
+    str,
   )
   absl_flags.DEFINE_integer(
     'verify_limit', 10, 'Use at most so many of these images.'
@@ -87,15 +90,17 @@ def _define_flags():
 
 def _check_flags():
   """Refuses flags that would be ignored."""
-  for name, needed in (
+  images = ('verify_images', 'calibration_images')
+  for name, *needed in (
     ('calibration_limit', 'calibration_images'),
-    ('verify_limit', 'verify_images'),
+    ('verify_limit', *images),
+    ('verify_limit', 'verify'),
     ('verify_images', 'verify'),
   ):
-    if flags.is_given(name) and not FLAGS[needed].value:
+    if flags.is_given(name) and not any(FLAGS[n].value for n in needed):
       raise InputError(
-        f'--{name}={FLAGS[name].value} has no effect without --{needed}; leave '
-        'it out.'
+        f'{FLAGS[name].serialize()} has no effect without --'
+        f'{" or --".join(needed)}; leave it out.'
       )
 
 

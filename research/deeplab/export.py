@@ -1,6 +1,7 @@
 """Writes a trained network in any of the formats of `exporting.formats`."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -9,10 +10,10 @@ import tempfile
 import tensorflow as tf
 from absl import logging
 
-from deeplab import atomic_files, checkpoints, input_preprocess
+from deeplab import atomic_files, checkpoints, common, input_preprocess
 from deeplab.common import InputError
 from deeplab.exporting import formats as formats_lib
-from deeplab.exporting import frozen, saved_model, verification
+from deeplab.exporting import frozen, images, saved_model, verification
 from deeplab.exporting.network import Network
 
 # Values of --export_format.
@@ -63,13 +64,13 @@ def export(
     formats: which of FORMATS to write; None for SavedModel and frozen graph in
       a directory, or what the ending of the file says: the frozen graph,
       eight-bit TFLite, ONNX.
-    calibration_images: pattern of image files or records, for eight bits.
+    calibration_images: patterns of image files or records, for eight bits.
     calibration_limit: number of these images to use at most.
     use_moving_averages: see `checkpoints.restore`.
     verify: compare what was written with the network, and write a report,
       `export_report.json` (<file>.export_report.json beside a file).
-    verify_images: pattern of image files or records to compare on; None for
-      generated ones.
+    verify_images: patterns of image files or records to compare on; None for
+      those of the calibration, or else generated ones.
     verify_limit: number of these images to use at most.
     **resizing: see `Network`.
 
@@ -83,6 +84,9 @@ def export(
   """
   input_preprocess.check_options(resizing)
   names = _names(export_path, formats)
+  calibration = calibration_images and images.Source(
+    'calibration_images', calibration_images, calibration_limit
+  )
   network = Network(
     checkpoint_path,
     options,
@@ -90,26 +94,25 @@ def export(
     add_flipped_images,
     image_pyramid,
     use_moving_averages,
-    calibration_images,
-    calibration_limit,
+    calibration,
     resizing,
   )
   _check(network, names, save_inference_graph)
+  shown = _shown(calibration, verify_images, verify_limit) if verify else None
+  for source in filter(None, (calibration, shown)):
+    source.check(network)
   with _destination(export_path, checkpoint_path) as (folder, final_path):
-    paths, sizes = {}, {}
+    paths = {}
     with _writing(export_path):
       for name in names:
         paths[name] = os.path.join(folder, formats_lib.FORMATS[name].file)
         formats_lib.FORMATS[name].write(network, paths[name])
-        sizes[name] = _megabytes(paths[name])
     texts = {}
     if save_inference_graph:
       graph = frozen.serving_function(network).get_concrete_function().graph
       texts[TEXT_GRAPH_FILE] = str(graph.as_graph_def())
     if verify:
-      report = verification.verify(network, paths, verify_images, verify_limit)
-      for name, entry in report['formats'].items():
-        entry['megabytes'] = sizes[name]
+      report = verification.verify(network, paths, shown)
       logging.info('%s', verification.as_text(report))
       texts[REPORT_FILE] = json.dumps(report, indent=2) + '\n'
     with _writing(export_path):
@@ -117,6 +120,16 @@ def export(
         atomic_files.write(os.path.join(folder, name), text)
     files = [formats_lib.FORMATS[name].file for name in names]
     return [final_path(file) for file in [*files, *texts]]
+
+
+def _shown(calibration, patterns, limit):
+  """The images.Source to compare on; None for generated images."""
+  if patterns:
+    return images.Source('verify_images', patterns, limit)
+  common.check_ranges({'verify_limit': limit}, {'verify_limit': common.COUNT})
+  return calibration and dataclasses.replace(
+    calibration, limit=min(limit, calibration.limit)
+  )
 
 
 def _is_file(export_path):
@@ -149,10 +162,17 @@ def _check(network, names, save_inference_graph):
   """Refuses what the formats cannot do, or would ignore."""
   for name in names:
     formats_lib.FORMATS[name].check(network)
-  if network.calibration_images and formats_lib.TFLITE_INT8 not in names:
+  if network.calibration and formats_lib.TFLITE_INT8 not in names:
     raise InputError(
-      f'--calibration_images={network.calibration_images} has no effect '
-      f'without --export_format={formats_lib.TFLITE_INT8}.'
+      f'--calibration_images={network.calibration} has no effect without '
+      f'--export_format={formats_lib.TFLITE_INT8}.'
+    )
+  cropped = all(formats_lib.FORMATS[name].takes_crop for name in names)
+  if network.resizes and cropped and not network.calibration:
+    raise InputError(
+      '--min_resize_value and --max_resize_value have no effect on TFLite '
+      'models, which take images of the size of the crop and leave resizing to '
+      'the caller. Leave them out.'
     )
   graphs = [name for name in FORMATS if formats_lib.FORMATS[name].is_graph]
   if save_inference_graph and not set(graphs) & set(names):
@@ -195,38 +215,84 @@ def _beside(export_path):
       return os.path.join(os.path.dirname(export_path), name)
     return f'{export_path}.{name}' if name == REPORT_FILE else export_path
 
+  report = final_path(REPORT_FILE)
+  _check_writable([export_path, report])
   with tempfile.TemporaryDirectory() as folder:
     yield folder, final_path
+    # The model last: where it is new, what belongs to it is there.
+    names = sorted(
+      os.listdir(folder), key=lambda n: final_path(n) == export_path
+    )
     with _writing(export_path):
-      for name in os.listdir(folder):
-        with open(os.path.join(folder, name), 'rb') as file:
-          atomic_files.write(final_path(name), file.read())
+      if tf.io.gfile.exists(report):
+        tf.io.gfile.remove(report)
+      try:
+        for name in names:
+          with open(os.path.join(folder, name), 'rb') as file:
+            atomic_files.write(final_path(name), file.read())
+      except InputError:
+        # An earlier model is left; the report is not its.
+        if tf.io.gfile.exists(report):
+          tf.io.gfile.remove(report)
+        raise
+
+
+def _check_writable(paths):
+  """Refuses files that cannot be written, before anything is built."""
+  for path in paths:
+    if tf.io.gfile.isdir(path):
+      raise InputError(
+        f'{path} cannot be written: it is a folder. Give another '
+        '--export_path, or move the folder away.'
+      )
+  folder = os.path.dirname(paths[0]) or '.'
+  with _writing(paths[0]):
+    tf.io.gfile.makedirs(folder)
+  if os.path.isdir(folder) and not os.access(folder, os.W_OK):
+    raise InputError(
+      f'--export_path={paths[0]} cannot be written: there is no permission to '
+      f'write into {folder}.'
+    )
 
 
 @contextlib.contextmanager
 def _replacing(directory, checkpoint):
   """For a directory, which takes the place of an earlier export."""
   _check_replaceable(directory, checkpoint)
-  target = directory.rstrip('/')
-  temporary, old = f'{target}.tmp', f'{target}.old'
+  target = os.path.abspath(directory)
+  with _writing(directory):
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    # Nobody else's, whatever lies there.
+    own = tempfile.mkdtemp(
+      prefix=f'{os.path.basename(target)}.', dir=os.path.dirname(target)
+    )
   try:
-    with _writing(directory):
-      tf.io.gfile.makedirs(temporary)
+    new, old = os.path.join(own, 'new'), os.path.join(own, 'old')
+    os.mkdir(new)
     yield (
-      temporary,
+      new,
       lambda name: os.path.join(directory, name) if name else directory,
     )
     with _writing(directory):
       if os.path.exists(target):
         os.rename(target, old)
-      os.rename(temporary, target)
-    shutil.rmtree(old, ignore_errors=True)
+      try:
+        os.rename(new, target)
+      except OSError:
+        if os.path.exists(old):
+          os.rename(old, target)
+        raise
   finally:
-    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(own, ignore_errors=True)
 
 
 def _check_replaceable(directory, checkpoint):
   """Only an earlier export may be replaced, nothing else of the user's."""
+  if tf.io.gfile.exists(directory) and not tf.io.gfile.isdir(directory):
+    raise InputError(
+      f'--export_path={directory} is a file. Give a directory, or a file that '
+      f'ends in {", ".join(formats_lib.OF_SUFFIX)}.'
+    )
   names = tf.io.gfile.listdir(directory) if tf.io.gfile.isdir(directory) else []
   foreign = sorted({name.rstrip('/') for name in names} - _EXPORTED)
   if foreign:
@@ -240,15 +306,3 @@ def _check_replaceable(directory, checkpoint):
       f'--export_path={directory} is the folder of --checkpoint_path, which '
       'would be replaced. Give another folder.'
     )
-
-
-def _megabytes(path):
-  """Size of a file, or of all files in a folder."""
-  files = [path]
-  if os.path.isdir(path):
-    files = [
-      os.path.join(folder, name)
-      for folder, _, names in os.walk(path)
-      for name in names
-    ]
-  return sum(map(os.path.getsize, files)) / 1e6

@@ -29,7 +29,7 @@ def exported(tmp_path_factory):
     str(root / 'out'),
     options,
     formats=export.FORMATS,
-    calibration_images=str(root / '*.png'),
+    calibration_images=[str(root / '*.png')],
     verify=True,
     save_inference_graph=True,
   )
@@ -42,5 +42,5 @@ def exported(tmp_path_factory):
     written=written,
     predictor=predictor,
     image=image,
-    photos=str(root / '*.png'),
+    photos=[str(root / '*.png')],
   )

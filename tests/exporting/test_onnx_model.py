@@ -66,7 +66,7 @@ def test_atrous_convolutions_have_dilations(exported):
 
 def test_a_missing_package(exported, tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'tf2onnx', None)
-  with pytest.raises(InputError, match=r"pip install 'deeplab-keras3\[onnx\]'"):
+  with pytest.raises(InputError, match=r"pip install -e '\.\[onnx\]'"):
     export.export(
       exported.checkpoint, str(tmp_path / 'model.onnx'), exported.options
     )

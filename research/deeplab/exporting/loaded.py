@@ -1,5 +1,6 @@
 """An exported model, ready to run, whatever its format."""
 
+import types
 import typing
 from collections.abc import Callable, Mapping
 
@@ -10,16 +11,19 @@ class Loaded(typing.NamedTuple):
   """What `Format.load` returns.
 
   Attributes:
-    run: function from a uint8 image [1, height, width, 3] to {output: array}.
+    run: function from a uint8 image [1, height, width, 3] to {output: array};
+      where the format takes batches, from a batch.
     inputs: {name: type and shape as text}.
     outputs: likewise.
     operations: {name: how often it occurs}, where the format shows it.
+    signatures: {name: function like `run`} of further ways to run the model.
   """
 
   run: Callable[[np.ndarray], Mapping[str, np.ndarray]]
   inputs: Mapping[str, str]
   outputs: Mapping[str, str]
   operations: Mapping[str, int] | None = None
+  signatures: Mapping[str, Callable] = types.MappingProxyType({})
 
 
 def describe(dtype, shape):

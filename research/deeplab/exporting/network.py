@@ -15,6 +15,7 @@ import tensorflow as tf
 from absl import logging
 
 from deeplab import checkpoints, common, inference, input_preprocess, model
+from deeplab.exporting import images
 
 INPUT_NAME = 'ImageTensor'
 LABELS = 'SemanticPredictions'
@@ -41,9 +42,8 @@ class Network:
     add_flipped_images: also use the mirror image at each scale.
     image_pyramid: scales merged inside the network.
     use_moving_averages: see `checkpoints.restore`.
-    calibration_images: pattern of the images on which the ranges of eight-bit
-      values are measured; see `images.read`.
-    calibration_limit: number of these images to use at most.
+    calibration: images.Source of the images on which the ranges of eight-bit
+      values are measured, or None.
     resizing: min_resize_value, max_resize_value, resize_factor and
       keep_aspect_ratio of input_preprocess.preprocess_image_and_label.
   """
@@ -54,14 +54,21 @@ class Network:
   add_flipped_images: bool = False
   image_pyramid: Sequence[float] | None = None
   use_moving_averages: bool | None = None
-  calibration_images: str | None = None
-  calibration_limit: int = 100
+  calibration: images.Source | None = None
   resizing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @property
   def averages_probabilities(self):
     """Whether there are several scales or mirror images, hence no logits."""
     return tuple(self.inference_scales) != (1.0,) or self.add_flipped_images
+
+  @property
+  def resizes(self):
+    """Whether images are resized before they are padded."""
+    return bool(
+      self.resizing.get('min_resize_value')
+      or self.resizing.get('max_resize_value')
+    )
 
   @functools.cached_property
   def predictor(self):
@@ -89,12 +96,11 @@ class Network:
     logging.info('%s', report)
     return predictor
 
-  def preprocess(self, image, name=INPUT_NAME):
+  def preprocess(self, image):
     """Resizes and pads as evaluation does.
 
     Args:
       image: uint8 [height, width, 3], or a batch of such.
-      name: of the image, for error messages.
 
     Returns:
       The size after resizing, int32 [2]; the float32 image of the size of the
@@ -112,7 +118,7 @@ class Network:
       crop_width=width,
       is_training=False,
       model_variant=self.options.model_variant,
-      image_name=name,
+      image_name=INPUT_NAME,
       **self.resizing,
     )
     return tf.shape(resized)[-3:-1], padded

@@ -38,7 +38,7 @@ def _import(package):
   except ImportError as error:
     raise InputError(
       f'--export_format=onnx needs {", ".join(_PACKAGES)}: {error}. Install '
-      "them with pip install 'deeplab-keras3[onnx]'."
+      "them with pip install -e '.[onnx]' in the clone."
     ) from error
 
 

@@ -7,8 +7,8 @@ from deeplab.exporting import network as network_lib
 from deeplab.exporting.loaded import Loaded, describe
 from deeplab.exporting.network import LABELS, LOGITS, PROBABILITIES
 
-# TensorFlow Serving takes base64 for inputs of type string; by its custom
-# their names end so.
+# TensorFlow Serving takes base64 for inputs of type string; by convention their
+# names end in `_bytes`.
 ENCODED_INPUT_NAME = 'image_bytes'
 
 DEFAULT_SIGNATURE = 'serving_default'
@@ -49,6 +49,11 @@ def _encoded(label):
     input_signature=[tf.TensorSpec([None], tf.string, name=ENCODED_INPUT_NAME)]
   )
   def label_encoded(contents):
+    contents = preprocess_utils.check_input(
+      contents,
+      tf.size(contents) > 0,
+      lambda: ['there must be an image in a batch. Received: none.'],
+    )
     size = tf.shape(_decode(contents[0]))
 
     def decode(content):
@@ -81,16 +86,27 @@ def load(folder):
   saved = tf.saved_model.load(folder)
   signature = saved.signatures[DEFAULT_SIGNATURE]
 
-  def run(image):
-    # By way of `saved`: a signature alone does not keep its variables.
-    images = {network_lib.INPUT_NAME: tf.constant(image)}
-    return saved.signatures[DEFAULT_SIGNATURE](**images)
+  def runner(name):
+    def run(images):
+      # By way of `saved`: a signature alone does not keep its variables.
+      call = saved.signatures[name]
+      if name == ENCODED_SIGNATURE:
+        contents = [tf.io.encode_png(image) for image in images]
+        return call(**{ENCODED_INPUT_NAME: tf.stack(contents)})
+      return call(**{network_lib.INPUT_NAME: tf.constant(images)})
+
+    return run
 
   _, inputs = signature.structured_input_signature
   return Loaded(
-    run,
+    runner(DEFAULT_SIGNATURE),
     *(
       {name: describe(s.dtype.name, s.shape) for name, s in specs.items()}
       for specs in (inputs, signature.structured_outputs)
     ),
+    signatures={
+      name: runner(name)
+      for name in saved.signatures
+      if name != DEFAULT_SIGNATURE
+    },
   )

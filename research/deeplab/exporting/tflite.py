@@ -9,7 +9,7 @@ depthwise ones included.
 """
 
 import collections
-import itertools
+import math
 import tempfile
 import warnings
 
@@ -26,8 +26,6 @@ from deeplab.exporting import network as network_lib
 from deeplab.exporting.loaded import Loaded, describe
 from deeplab.exporting.network import INPUT_NAME, LABELS
 
-_CALIBRATION_FLAG = 'calibration_images'
-
 
 def check_float(network):
   """Refuses what a float model cannot hold."""
@@ -41,28 +39,24 @@ def check_float(network):
 
 def check_int8(network):
   """Refuses what an eight-bit model cannot hold, or would ignore."""
-  pattern = network.calibration_images
+  source = network.calibration
   if network.averages_probabilities:
     raise InputError(
       '--export_format=tflite_int8 has a single scale and no mirror images: '
       'averaged probabilities do not fit into eight bits.'
     )
-  if network.options.is_quantized and pattern:
+  if network.options.is_quantized and source:
     raise InputError(
-      f'--calibration_images={pattern}: the checkpoint comes from '
+      f'--calibration_images={source}: the checkpoint comes from '
       'quantisation-aware training and has its ranges; leave the flag out.'
     )
-  if not network.options.is_quantized and not pattern:
+  if not network.options.is_quantized and not source:
     raise InputError(
       '--export_format=tflite_int8 needs --calibration_images, for example '
       "'images/*.jpg' or 'tfrecord/train-*.tfrecord': the checkpoint does not "
       'come from quantisation-aware training, so that the ranges of its values '
       'have to be measured. --export_format=tflite_float needs none.'
     )
-  common.check_ranges(
-    {'calibration_limit': network.calibration_limit},
-    {'calibration_limit': common.COUNT},
-  )
 
 
 def write_float(network, path):
@@ -91,8 +85,7 @@ def write_int8(network, path):
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.inference_input_type = tf.uint8
     if not network.options.is_quantized:
-      examples = _calibration_examples(network)
-      converter.representative_dataset = lambda: iter(examples)
+      converter.representative_dataset = lambda: _calibration_inputs(network)
       converter.target_spec.supported_ops = [
         tf.lite.OpsSet.TFLITE_BUILTINS_INT8
       ]
@@ -134,42 +127,45 @@ def _save(network, folder, input_type):
   def label(images):
     images = tf.cast(images, tf.float32)
     if network.options.is_quantized:
-      # Grey levels are what they are; with calibration that is found out.
+      # Calibration measures this range; see _calibration_inputs.
       images = tf.quantization.fake_quant_with_min_max_args(images, 0.0, 255.0)
     return {LABELS: predictor(images)[common.OUTPUT_TYPE]}
 
   network_lib.save(predictor, folder, label)
 
 
-def _calibration_examples(network):
-  """Inputs of the network as the converter wants them."""
-  pattern = network.calibration_images
-  found = images.read(pattern, _CALIBRATION_FLAG)
-  found = itertools.islice(found, network.calibration_limit)
-  examples = [
-    [padded[np.newaxis].numpy()]
-    for _, (_, padded) in images.preprocess(
-      network, found, pattern, _CALIBRATION_FLAG
-    )
-  ]
-  if not examples:
-    raise InputError(
-      f'--calibration_images={pattern}: there is no image in these files. The '
-      'ranges of values cannot be measured without one.'
-    )
-  logging.info('Calibrating on %d images.', len(examples))
-  return examples
+def _calibration_inputs(network):
+  """Yields inputs of the network as the converter wants them.
+
+  The first image comes once more with a black and a white pixel, so that the
+  range of the input is 0 to 255 and its integers are the grey levels.
+  """
+  count = 0
+  for _, _, padded in images.examples(network, network.calibration):
+    padded = padded.numpy()
+    if not count:
+      extremes = padded.copy()
+      extremes[0, 0], extremes[-1, -1] = 0, 255
+      yield [extremes[np.newaxis]]
+    count += 1
+    yield [padded[np.newaxis]]
+  logging.info('Calibrated on %d images.', count)
 
 
 def load(path):
-  """Loads a TFLite model; returns a Loaded."""
+  """Loads a TFLite model; returns a Loaded.
+
+  Raises:
+    InputError: it takes anything but grey levels.
+  """
   with tf.io.gfile.GFile(path, 'rb') as file:
     content = file.read()
   with warnings.catch_warnings():
-    # Of an interpreter in a package of its own, one day.
+    # That the interpreter is going to move to a package of its own.
     warnings.simplefilter('ignore')
     interpreter = tf.lite.Interpreter(model_content=content)
   runner = interpreter.get_signature_runner()
+  _check_input(path, runner.get_input_details()[INPUT_NAME])
   return Loaded(
     lambda image: runner(**{INPUT_NAME: image}),
     *(
@@ -181,6 +177,17 @@ def load(path):
     ),
     operations(content),
   )
+
+
+def _check_input(path, details):
+  """Refuses a model for which grey levels would have to be converted."""
+  scale, zero_point = details['quantization']
+  # A scale of 0 stands for none.
+  if zero_point or (scale and not math.isclose(scale, 1, rel_tol=1e-3)):
+    raise InputError(
+      f'{path} does not take grey levels: its input has the scale {scale} and '
+      f'the zero point {zero_point}, not 1 and 0. Export it again.'
+    )
 
 
 def operations(content):
