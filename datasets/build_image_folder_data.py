@@ -35,8 +35,6 @@ from deeplab.datasets.folder_examples import Options
 # Images in a shard, above the smallest number of shards.
 _PER_SHARD = 500
 
-_RANGES = {'num_shards': common.Range(1, 99999, whole=True)}
-
 
 def _check_old_splits(output_dir, splits):
   """Refuses a random split beside other splits, which may have its images."""
@@ -95,7 +93,9 @@ def convert(
     InputError: a file is missing or not acceptable; nothing is written then.
   """
   options = options or Options()
-  common.check_ranges({'num_shards': num_shards}, _RANGES)
+  common.check_ranges(
+    {'num_shards': num_shards}, {'num_shards': build_data.NUM_SHARDS_RANGE}
+  )
   name = name or os.path.basename(os.path.abspath(output_dir))
   found = folder_examples.find(image_folder, label_folder, name, options)
   if not (options.list_folder or options.split):

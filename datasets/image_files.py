@@ -396,39 +396,19 @@ def decode_ids(path: str, label_of_id: Mapping[int, int]) -> np.ndarray:
       f'{path} has pixels of the kind {mask.image.mode}. Ids must be palette '
       'or grey images of 8 bits.'
     )
-  ids = mask.indices
-  unknown = sorted(set(np.unique(ids).tolist()) - set(label_of_id))
-  if unknown:
-    raise InputError(
-      f'{path} holds the ids {unknown}. Expected some of '
-      f'{sorted(label_of_id)}. Correct the mask.'
-    )
-  table = np.zeros(256, np.uint8)
-  table[list(label_of_id)] = list(label_of_id.values())
-  return table[ids]
-
-
-def _check_values(labels, info, path):
-  """Checks that labels are classes or the ignore label."""
-  values = np.flatnonzero(np.bincount(labels.ravel()))
-  bad = values[(values >= info.num_classes) & (values != info.ignore_label)]
-  if bad.size:
-    raise InputError(
-      f'{path} holds the labels {bad.tolist()}. Expected the classes '
-      f'0..{info.num_classes - 1} of the data set {info.name!r} and the '
-      f'ignore label {info.ignore_label}. Correct the mask, or the '
-      'description of the data set.'
-    )
+  expected = f'some of {sorted(label_of_id)}'
+  return mask_values.look_up(mask.indices, label_of_id, path, expected)
 
 
 def _mapped(labels, info, label_map, path):
   """The labels of the record, from those of the file."""
-  if label_map:
-    table = np.arange(256, dtype=np.uint8)
-    table[list(label_map)] = list(label_map.values())
-    labels = table[labels]
-  _check_values(labels, info, path)
-  return labels
+  valid = [*range(info.num_classes), info.ignore_label]
+  label_of_value = {value: value for value in valid} | dict(label_map or {})
+  expected = (
+    f'the classes 0..{info.num_classes - 1} of the data set {info.name!r}, '
+    f'and the ignore label {info.ignore_label}'
+  )
+  return mask_values.look_up(labels, label_of_value, path, expected)
 
 
 def encode_label(

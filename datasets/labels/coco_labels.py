@@ -135,20 +135,21 @@ class CocoInstances(_CocoLabels):
     check_size([get_value(image, k, int, where) for k in keys], size, where)
     labels = np.full(size, classes.table.background_label, np.uint8)
     # The area of the smallest object that a pixel belongs to.
-    smallest = np.full(size, np.inf)
+    crowd = size[0] * size[1] + 1
+    smallest = np.full(size, crowd, np.int32)
     for where, item in self._objects[name]:
       category = _category(item, self._categories, where)
-      mask = _object_mask(item, size, where)
+      box, mask = _object_region(item, size, where)
       area, label = mask.sum(), classes.label(category, where)
       if item.get('iscrowd'):
-        area, label = np.inf, classes.table.ignore_label
-      mask &= smallest >= area
-      labels[mask], smallest[mask] = label, area
+        area, label = crowd, classes.table.ignore_label
+      mask = mask & (smallest[box] >= area)
+      labels[box][mask], smallest[box][mask] = label, area
     return labels
 
 
-def _object_mask(item, size, where):
-  """The pixels of an object."""
+def _object_region(item, size, where):
+  """The region of an object; see `shape_masks`."""
   shape = get_value(item, 'segmentation', (list, dict), where)
   if isinstance(shape, dict):
     return _from_runs(shape, size, where)
@@ -157,7 +158,7 @@ def _object_mask(item, size, where):
       f'{where} has no segmentation, perhaps a box alone. Remove it, or '
       'outline the object.'
     )
-  mask = np.zeros(size, bool)
+  regions = []
   for polygon in shape:
     if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
       raise InputError(
@@ -165,12 +166,13 @@ def _object_mask(item, size, where):
         f'points. Received: {str(polygon)[:60]}.'
       )
     pairs = list(zip(polygon[::2], polygon[1::2], strict=True))
-    mask |= shape_masks.fill_polygon(as_points(pairs, where), *size)
-  return mask
+    points = as_points(pairs, where)
+    regions.append(shape_masks.fill_polygon(points, *size))
+  return shape_masks.unite(regions)
 
 
 def _from_runs(shape, size, where):
-  """The mask of run lengths, compressed or not."""
+  """The region of run lengths, compressed or not."""
   found = get_value(shape, 'size', list, where)
   if found != list(size):
     raise InputError(

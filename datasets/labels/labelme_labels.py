@@ -77,11 +77,12 @@ class LabelMeLabels(LabelSource):
         value = table.ignore_label
       else:
         value = classes.label(label, where)
-      labels[self._draw(shape, size, where)] = value
+      box, mask = self._draw(shape, size, where)
+      labels[box][mask] = value
     return labels
 
   def _draw(self, shape, size, where):
-    """The mask of a shape."""
+    """The region of a shape; see `shape_masks`."""
     kind = shape.get('shape_type') or 'polygon'
     points = _points(shape, where)
     if kind == 'mask':
@@ -159,25 +160,23 @@ def as_points(values: list, where: str) -> np.ndarray:
 
 
 def _pasted(shape, points, size, where):
-  """The mask of a shape that is an image of its bounding box."""
+  """The region of a shape that is an image of its bounding box."""
   text = get_value(shape, 'mask', str, where)
   try:
     with Image.open(io.BytesIO(base64.b64decode(text))) as image:
-      box = np.asarray(image.convert('L')) > 0
+      mask = np.asarray(image.convert('L')) > 0
   except MemoryError:
     raise
   except Exception as error:  # Decoders stumble in every possible way.
     raise InputError(
       f'{where}: the mask must be a PNG file as base64 text: {error}.'
     ) from error
-  left, top = points[0].astype(int)
-  mask = np.zeros(size, bool)
-  target = mask[max(top, 0) : top + box.shape[0], max(left, 0) :]
-  if min(left, top) < 0 or target[:, : box.shape[1]].shape != box.shape:
+  left, top = points[0].astype(int).tolist()
+  bottom, right = top + mask.shape[0], left + mask.shape[1]
+  if min(left, top) < 0 or bottom > size[0] or right > size[1]:
     raise InputError(
-      f'{where}: the mask of {box.shape[0]} x {box.shape[1]} pixels at '
+      f'{where}: the mask of {mask.shape[0]} x {mask.shape[1]} pixels at '
       f'{points[0].tolist()} (x, y) is not within the image of {size[0]} x '
       f'{size[1]} (height x width).'
     )
-  target[:, : box.shape[1]] = box
-  return mask
+  return (slice(top, bottom), slice(left, right)), mask

@@ -106,9 +106,15 @@ def _by_index(mask, classes, unknown_label):
       f'{mask.path} is a coloured mask, which has no indices. Leave '
       f'--mask_values={INDEX} out.'
     )
-  labels = classes.table.label_of_row
-  return mask_values.labels_from_indices(
-    indices, labels, classes.info, mask.path, unknown_label
+  table, ignore = classes.table, classes.table.ignore_label
+  rows = dict(enumerate(table.label_of_row))
+  return mask_values.look_up(
+    indices,
+    {ignore: ignore} | rows,
+    mask.path,
+    f'0..{len(rows) - 1}, rows of {table.source}, and {ignore} for pixels to '
+    'ignore',
+    unknown_label,
   )
 
 

@@ -1,7 +1,7 @@
 """From the pixels of masks to labels: colours and values through tables."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -18,8 +18,11 @@ Color = tuple[int, int, int]
 
 def pack(colors: np.ndarray) -> np.ndarray:
   """One integer a colour: uint8 [..., 3] -> int32 [...]."""
-  colors = np.asarray(colors).astype(np.int32)
-  return colors[..., 0] << 16 | colors[..., 1] << 8 | colors[..., 2]
+  red, green, blue = np.moveaxis(np.asarray(colors), -1, 0)
+  packed = red.astype(np.int32)
+  for channel in (green, blue):
+    packed = packed << 8 | channel
+  return packed
 
 
 def unpack(number: int) -> list[int]:
@@ -59,47 +62,49 @@ def labels_from_colors(
   Raises:
     InputError: there are other colours.
   """
-  known = sorted((int(pack(c)), label) for c, label in label_of_color.items())
-  colors, labels = (np.array(column) for column in zip(*known, strict=True))
   packed = pack(pixels)
-  places = np.searchsorted(colors, packed).clip(max=len(colors) - 1)
-  result = labels[places].astype(np.uint8)
-  is_unknown = colors[places] != packed
+  # A label and one; 0 where there is no class.
+  table = np.zeros(1 << 24, np.uint16)
+  for color, label in label_of_color.items():
+    table[pack(color)] = label + 1
+  found = table[packed]
+  is_unknown = found == 0
+  result = (found - 1).astype(np.uint8)
   if not is_unknown.any():
     return result
   if unknown_label is not None:
     result[is_unknown] = unknown_label
     return result
-  found, counts = np.unique(packed[is_unknown], return_counts=True)
+  colors, counts = np.unique(packed[is_unknown], return_counts=True)
   order = np.argsort(-counts, kind='stable')[:_LISTED]
   listed = '; '.join(
     f'{color} ({counts[i]} pixels, nearest: '
     f'{_nearest(color, label_of_color, info)})'
-    for i, color in ((i, unpack(int(found[i]))) for i in order)
+    for i, color in ((i, unpack(int(colors[i]))) for i in order)
   )
   raise InputError(
-    f'{path} is a coloured mask with {len(found)} colours that are no class '
+    f'{path} is a coloured mask with {len(colors)} colours that are no class '
     f'of the data set {info.name!r}, in {counts.sum()} pixels: '
-    f'{listed}{"; ..." if len(found) > _LISTED else ""}. Correct the mask or '
+    f'{listed}{"; ..." if len(colors) > _LISTED else ""}. Correct the mask or '
     'the table of classes. Colours between those of two classes come from '
     'masks that were resized, smoothed or saved as JPEG.'
   )
 
 
-def labels_from_indices(
+def look_up(
   values: np.ndarray,
-  label_of_value: Sequence[int],
-  info: DatasetInfo,
+  label_of_value: Mapping[int, int],
   path: str,
+  expected: str,
   unknown_label: int | None = None,
 ) -> np.ndarray:
-  """Looks the values of a mask up; the ignore label stands for itself.
+  """Looks the values of a mask up.
 
   Args:
     values: uint8 [height, width].
-    label_of_value: the label of each value from 0 on.
-    info: the data set, for its ignore label and messages.
+    label_of_value: {value: label}.
     path: the mask, for messages.
+    expected: what is expected of values, for messages.
     unknown_label: the label of other values, None to refuse them.
 
   Returns:
@@ -109,18 +114,15 @@ def labels_from_indices(
     InputError: there are other values.
   """
   table = np.full(256, -1)
-  table[info.ignore_label] = info.ignore_label
-  table[: len(label_of_value)] = label_of_value
+  table[list(label_of_value)] = list(label_of_value.values())
   counts = np.bincount(values.ravel(), minlength=256)
   bad = np.flatnonzero((counts > 0) & (table < 0))
   if bad.size and unknown_label is None:
     listed = ', '.join(f'{v} ({counts[v]} pixels)' for v in bad[:_LISTED])
     raise InputError(
-      f'{path} holds {len(bad)} values that are no class of the data set '
-      f'{info.name!r}: {listed}{", ..." if len(bad) > _LISTED else ""}. '
-      f'Expected 0..{len(label_of_value) - 1}, rows of the table of classes, '
-      f'and {info.ignore_label} for pixels to ignore. Correct the mask or the '
-      'table.'
+      f'{path} holds {len(bad)} values that are no class: '
+      f'{listed}{", ..." if len(bad) > _LISTED else ""}. Expected {expected}. '
+      'Correct the mask, or the description of the classes.'
     )
   table[bad] = unknown_label or 0
   return table.astype(np.uint8)[values]

@@ -152,7 +152,7 @@ def _no_matlab(path):
     ),
     (lambda path: _save_mat(path, _SBD.astype(float)), r'uint8.*double'),
     (lambda path: _save_mat(path, np.stack([_SBD] * 2)), r'\[2, 6, 8\]'),
-    (lambda path: _save_mat(path, _SBD + 18), r'labels \[21\]'),
+    (lambda path: _save_mat(path, _SBD + 18), r'no class: 21 '),
     (lambda path: _save_mat(path, _SBD[1:]), r'must have one size'),
   ],
 )
