@@ -243,6 +243,7 @@ def test_results_are_not_taken_for_photographs(tmp_path, monkeypatch):
   [
     ('none/*.jpg', r'--image_glob=none/\*\.jpg: no such file'),
     ('missing.png', 'missing.png: no such file'),
+    ('gs://bucket/*.jpg', 'remote files are not read. Copy them here first'),
     ('empty', 'a folder without images'),
     ('texts', r'none of the 1 files, such as texts/a\.txt'),
     ('texts', r'Convert others, such as HEIC, to JPEG\.'),

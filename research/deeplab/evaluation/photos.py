@@ -187,6 +187,11 @@ def _matches(pattern, without):
   """The image files of one pattern."""
   if os.path.isfile(pattern):
     return [pattern]
+  if '://' in pattern:
+    raise InputError(
+      f'--image_glob={pattern}: remote files are not read. Copy them here '
+      'first.'
+    )
   is_folder = os.path.isdir(pattern)
   inside = os.path.join(glob.escape(pattern), '*') if is_folder else pattern
   files = list(filter(os.path.isfile, glob.iglob(inside, recursive=True)))
