@@ -112,35 +112,6 @@ def _command(*arguments):
 _ENVIRONMENT = {**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3'}
 
 
-def _check(host, port):
-  with pytest.raises(InputError) as caught:
-    demo._check_address(host, port)
-  return str(caught.value)
-
-
-def test_addresses_that_cannot_be_had():
-  with socket.create_server(('127.0.0.1', 0)) as server:
-    port = server.getsockname()[1]
-    error = _check('127.0.0.1', port)
-    assert f'--port={port}: the page cannot be served' in error
-    assert f'--port={port % 65535 + 1}' in error
-  assert '--port must be an integer' in _check('127.0.0.1', 70000)
-  for host in ('203.0.113.1', 'no such host', 'a' * 64):
-    error = _check(host, port)
-    assert f'--host={host}' in error and 'Give an address of this' in error
-
-
-def test_addresses_of_both_kinds():
-  port = _free_port()
-  assert demo._check_address('127.0.0.1', port) == '127.0.0.1'
-  try:
-    socket.create_server(('::1', 0), family=socket.AF_INET6).close()
-  except OSError:
-    pytest.skip('this machine has no IPv6')
-  # Gradio wants brackets.
-  assert demo._check_address('::1', port) == '[::1]'
-
-
 @pytest.mark.parametrize(
   ('argument', 'message'),
   [
@@ -255,7 +226,9 @@ def _after(page, act):
   source = page.get_attribute('#result img', 'src')
   act()
   page.wait_for_function(
-    "(old) => document.querySelector('#result img')?.src !== old",
+    # It is away while it changes.
+    "(old) => ![undefined, old].includes("
+    "document.querySelector('#result img')?.src)",
     arg=source,
     timeout=60000,
   )

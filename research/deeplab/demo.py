@@ -7,11 +7,9 @@ own or a published one. Nothing leaves this machine, and no network is needed.
 Needs Gradio: pip install 'deeplab-keras3[demo]'.
 """
 
-import errno
 import logging
 import os
 import shutil
-import socket
 import tempfile
 import time
 
@@ -24,7 +22,7 @@ from deeplab.common import InputError
 from deeplab.core import dense_crf
 from deeplab.evaluation import any_size, photos, tiling
 from deeplab.segmenter import Segmenter
-from deeplab.utils import html_page, save_annotation
+from deeplab.utils import html_page, page_address, save_annotation
 
 FLAGS = flags.FLAGS
 
@@ -45,12 +43,6 @@ _FORGET_SECS = 3600
 
 # Photographs of more bytes are not taken.
 _MAX_FILE_SIZE = '200mb'
-
-# Where a page can be served.
-_HOSTS = (
-  'Give an address of this machine: 127.0.0.1 for itself alone, 0.0.0.0 to let '
-  'others in.'
-)
 
 _LEGEND_STYLE = """<style>
 .shares { display: grid; grid-template-columns: auto auto 1fr auto;
@@ -431,44 +423,6 @@ def _check_numbers():
   )
 
 
-def _check_address(host, port):
-  """Looks whether the page can be served there, before anything is loaded.
-
-  Args:
-    host: a name, or an address of IPv4 or IPv6.
-    port: the port.
-
-  Returns:
-    The host as Gradio takes it.
-
-  Raises:
-    InputError: it cannot.
-  """
-  common.check_ranges(
-    {'--port': port}, {'--port': common.Range(1, 65535, whole=True)}
-  )
-  where = f'--host={host} --port={port}: the page cannot be served there'
-  try:
-    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-    with socket.create_server((host, port), family=family):
-      pass
-  # Names that cannot be looked up, or not even be written as bytes.
-  except (socket.gaierror, UnicodeError) as error:
-    raise InputError(f'{where}: {error}. {_HOSTS}') from error
-  except OSError as error:
-    cures = {
-      errno.EADDRNOTAVAIL: _HOSTS,
-      errno.EACCES: 'Give a port above 1023, such as --port=7860.',
-    }
-    cure = cures.get(
-      error.errno,
-      'Is another demo running? Give another port, such as '
-      f'--port={port % 65535 + 1}.',
-    )
-    raise InputError(f'{where}: {error.strerror}. {cure}') from error
-  return f'[{host}]' if family == socket.AF_INET6 else host
-
-
 def remove_old(folder, seconds):
   """Removes the folders in a folder that nothing was written to for so long."""
   with os.scandir(folder) as entries:
@@ -479,7 +433,7 @@ def remove_old(folder, seconds):
 
 def main():
   _check_numbers()
-  host = _check_address(FLAGS.host, FLAGS.port)
+  host = page_address.check(FLAGS.host, FLAGS.port)
   gradio = _import_gradio()
   examples = photos.find(FLAGS.examples) if FLAGS.examples else ()
   segmenter = Segmenter(

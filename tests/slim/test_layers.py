@@ -253,3 +253,13 @@ def test_a_kernel_beyond_any_memory_is_refused():
       ),
     ):
       slim.conv2d(keras.Input((5, 5, 3)), filters, 1, scope='convolution')
+
+
+def test_a_store_keeps_its_seed():
+  with slim.layer_store(seed=1) as store:
+    pass
+  with (
+    pytest.raises(ValueError, match='has its own seed'),
+    slim.layer_store(seed=2, store=store),
+  ):
+    pass
