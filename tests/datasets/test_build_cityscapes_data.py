@@ -171,7 +171,7 @@ def test_bad_masks(tmp_path):
   name = 'a_000000_000019'
   _files(tmp_path, 'val', name, _mask(34, 7), ending='labelIds')
   with pytest.raises(
-    InputError, match=r'a_000000_000019_gtFine_labelIds.*\[34\]'
+    InputError, match=r'a_000000_000019_gtFine_labelIds.*no class: 34 '
   ):
     _convert(tmp_path)
   _files(tmp_path, 'val', name, _mask(19), ending='labelTrainIds')
