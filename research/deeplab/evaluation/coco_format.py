@@ -231,14 +231,10 @@ def read_segment_ids(path):
       colours = np.asarray(image)
   except FileNotFoundError as error:
     raise InputError(f'{path} is missing; the JSON file names it.') from error
-  except InputError:
+  except (InputError, MemoryError):
     raise
-  except (
-    OSError,
-    SyntaxError,
-    ValueError,  # A path with a null character.
-    Image.DecompressionBombError,
-  ) as error:
+  # Decoders stumble over broken files in every possible way.
+  except Exception as error:
     raise InputError(f'{path!r} cannot be read: {error}.') from error
   ids = colours[..., 2].astype(np.int32)
   for channel in (1, 0):
