@@ -227,7 +227,7 @@ def _after(page, act):
   act()
   page.wait_for_function(
     # It is away while it changes.
-    "(old) => ![undefined, old].includes("
+    '(old) => ![undefined, old].includes('
     "document.querySelector('#result img')?.src)",
     arg=source,
     timeout=60000,
