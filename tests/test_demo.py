@@ -159,7 +159,7 @@ def test_a_photograph_too_large_for_a_crf(train, tmp_path, monkeypatch):
 
 def test_without_gradio(monkeypatch):
   monkeypatch.setitem(sys.modules, 'gradio', None)
-  with pytest.raises(InputError, match=r"pip install 'deeplab-keras3\[demo\]'"):
+  with pytest.raises(InputError, match=r"pip install -e '\.\[demo\]'"):
     demo._import_gradio()
 
 
@@ -304,7 +304,7 @@ def _check_switches(page):
 
 @pytest.mark.slow
 def test_a_file_that_is_no_image(train, tmp_path):
-  """The page says so, and goes on."""
+  """The page says so, and labels the next one."""
   pytest.importorskip('gradio')
   broken = tmp_path / 'broken.png'
   good = _save(tmp_path / 'good.png')
@@ -316,7 +316,7 @@ def test_a_file_that_is_no_image(train, tmp_path):
     page.set_default_timeout(60000)
     page.set_input_files('#photo input[type=file]', str(broken))
     page.wait_for_selector('text=damaged')
-    page.locator('#photo button[aria-label="Clear"]').click()
+    page.reload()
     page.set_input_files('#photo input[type=file]', good)
     page.wait_for_selector('#result img')
     assert _result(page).shape == (60, 90, 3)
