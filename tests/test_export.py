@@ -9,7 +9,14 @@ import pytest
 import tensorflow as tf
 
 import recipe
-from deeplab import atomic_files, checkpoints, common, export, model
+from deeplab import (
+  atomic_files,
+  checkpoints,
+  common,
+  export,
+  inference,
+  model,
+)
 from deeplab.common import InputError
 from deeplab.datasets import data_generator
 from deeplab.evaluation import prediction, visualizer
@@ -53,6 +60,10 @@ def _options(**changes):
       **changes,
     }
   )
+
+
+def _small_options():
+  return _options(crop_size=[33, 33], depth_multiplier=0.1, divisible_by=8)
 
 
 def _checkpoint(folder, options):
@@ -165,7 +176,7 @@ def test_plain_tensorflow_gives_what_vis_writes(tmp_path, testdata):
 
 
 def test_an_image_larger_than_the_crop(tmp_path):
-  options = _options(crop_size=[33, 33])
+  options = _small_options()
   export.export(
     _checkpoint(tmp_path, options), str(tmp_path / 'exported'), options
   )
@@ -176,7 +187,7 @@ def test_an_image_larger_than_the_crop(tmp_path):
 
 
 def test_a_frozen_graph_alone_and_its_text(tmp_path):
-  options = _options(crop_size=[33, 33])
+  options = _small_options()
   path = tmp_path / 'folder' / 'graph.pb'
   written = export.export(
     _checkpoint(tmp_path, options),
@@ -195,7 +206,7 @@ def test_a_frozen_graph_alone_and_its_text(tmp_path):
 
 
 def test_a_path_that_cannot_be_written(tmp_path):
-  options = _options(crop_size=[33, 33])
+  options = _small_options()
   (tmp_path / 'file').touch()
   with pytest.raises(InputError, match='--export_path'):
     export.export(
@@ -204,7 +215,7 @@ def test_a_path_that_cannot_be_written(tmp_path):
 
 
 def test_a_failure_leaves_the_earlier_export(tmp_path, monkeypatch):
-  options = _options(crop_size=[33, 33])
+  options = _small_options()
   checkpoint = _checkpoint(tmp_path, options)
   folder = tmp_path / 'exported'
   folder.mkdir()
@@ -221,13 +232,13 @@ def test_a_failure_leaves_the_earlier_export(tmp_path, monkeypatch):
 
 
 def test_bad_resizing(tmp_path):
-  options = _options(crop_size=[33, 33])
+  options = _small_options()
   with pytest.raises(InputError, match='min_resize_value=-1'):
     export.export('none', str(tmp_path / 'x'), options, min_resize_value=-1)
 
 
 def test_other_files_are_never_replaced(tmp_path):
-  options = _options(crop_size=[33, 33])
+  options = _small_options()
   checkpoint = _checkpoint(tmp_path, options)
   with pytest.raises(InputError, match=r'more than an .*checkpoint'):
     export.export(checkpoint, str(tmp_path / 'train'), options)
@@ -241,12 +252,100 @@ def test_other_files_are_never_replaced(tmp_path):
     export.export(checkpoint, str(folder), options)
 
 
-def test_a_second_export_replaces_the_first(tmp_path):
-  options = _options(crop_size=[33, 33])
+def test_a_second_export_replaces_the_first_and_nothing_else(tmp_path):
+  options = _small_options()
   checkpoint = _checkpoint(tmp_path, options)
+  others = [
+    tmp_path / 'exported.old' / 'notes.txt',
+    tmp_path / 'exported.tmp' / 'model_int8.tflite',
+  ]
+  for path in others:
+    path.parent.mkdir()
+    path.touch()
+  folder = tmp_path / 'exported'
   for _ in range(2):
-    export.export(checkpoint, str(tmp_path / 'exported'), options)
+    export.export(checkpoint, str(folder), options, formats=['frozen_graph'])
+  assert os.listdir(folder) == [export.FROZEN_GRAPH_FILE]
+  assert all(path.exists() for path in others)
+  assert sorted(os.listdir(tmp_path)) == [
+    'exported',
+    'exported.old',
+    'exported.tmp',
+    'train',
+  ]
+  assert folder.stat().st_mode == others[0].parent.stat().st_mode
+
+
+def test_a_folder_that_cannot_take_its_place(tmp_path, monkeypatch):
+  options = _small_options()
+  checkpoint = _checkpoint(tmp_path, options)
+  folder = tmp_path / 'exported'
+  folder.mkdir()
+  (folder / 'saved_model.pb').write_text('earlier')
+  rename = os.rename
+
+  def fail(source, target):
+    if source.endswith('new'):
+      raise OSError('Disk on fire')
+    rename(source, target)
+
+  monkeypatch.setattr(os, 'rename', fail)
+  with pytest.raises(InputError, match='Disk on fire'):
+    export.export(checkpoint, str(folder), options, formats=['frozen_graph'])
   assert sorted(os.listdir(tmp_path)) == ['exported', 'train']
+  assert (folder / 'saved_model.pb').read_text() == 'earlier'
+
+
+@pytest.fixture
+def unbuilt(tmp_path, monkeypatch):
+  """A checkpoint and options whose network must not be built."""
+  checkpoint = checkpoints.save(
+    str(tmp_path / 'train'), 0, {'x': np.zeros([1], np.float32)}
+  )
+
+  def build(*unused, **unused_too):
+    raise AssertionError('The network was built.')
+
+  monkeypatch.setattr(inference, 'build_predictor', build)
+  return checkpoint, _small_options()
+
+
+def test_paths_that_are_taken_are_found_first(tmp_path, unbuilt):
+  checkpoint, options = unbuilt
+  (tmp_path / 'model.bin').write_text("the user's")
+  (tmp_path / 'x.pb.export_report.json').mkdir()
+  (tmp_path / 'y.pb').mkdir()
+  for name, message in (
+    ('model.bin', 'is a file.*ends in .pb, .tflite, .onnx'),
+    ('x.pb', r'x\.pb\.export_report\.json cannot be written: it is a folder'),
+    ('y.pb', r'y\.pb cannot be written: it is a folder'),
+  ):
+    with pytest.raises(InputError, match=message):
+      export.export(checkpoint, str(tmp_path / name), options, verify=True)
+  assert (tmp_path / 'model.bin').read_text() == "the user's"
+  assert not (tmp_path / 'x.pb').exists()
+
+
+def test_a_report_belongs_to_its_model(tmp_path, monkeypatch):
+  options = _small_options()
+  checkpoint = _checkpoint(tmp_path, options)
+  path = tmp_path / 'graph.pb'
+  report = tmp_path / 'graph.pb.export_report.json'
+  report.write_text('of an earlier model')
+  export.export(checkpoint, str(path), options)
+  assert not report.exists()
+  earlier = path.read_bytes()
+  write = atomic_files.write
+
+  def fail(name, content):
+    if name == str(path):
+      raise InputError('No space left on device')
+    write(name, content)
+
+  monkeypatch.setattr(atomic_files, 'write', fail)
+  with pytest.raises(InputError, match='No space left'):
+    export.export(checkpoint, str(path), options, verify=True)
+  assert path.read_bytes() == earlier and not report.exists()
 
 
 def test_a_limit_of_no_images_is_refused(repository, testdata, tmp_path):

@@ -4,7 +4,7 @@
 
 Then open http://127.0.0.1:7860. The checkpoint may be of a training of one's
 own or a published one. Nothing leaves this machine, and no network is needed.
-Needs Gradio: pip install 'deeplab-keras3[demo]'.
+Needs Gradio: pip install -e '.[demo]'.
 """
 
 import logging
@@ -252,8 +252,7 @@ def _import_gradio():
   except ImportError as error:
     raise InputError(
       f'the demo page needs Gradio, which cannot be imported ({error}). '
-      "Install it: pip install 'deeplab-keras3[demo]', or, in a clone, "
-      "pip install -e '.[demo]'."
+      "Install it in the clone: pip install -e '.[demo]'."
     ) from error
   return gradio
 

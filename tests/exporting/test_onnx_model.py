@@ -85,10 +85,16 @@ def test_quantised_training_is_refused(exported, tmp_path):
 @pytest.mark.parametrize(
   'changes, arguments',
   [
-    ({}, {'inference_scales': [0.5, 1.0], 'add_flipped_images': True}),
-    ({}, {'image_pyramid': [0.5, 1.0]}),
-    ({'prediction_with_upsampled_logits': False}, {}),
-    ({}, {'min_resize_value': 33, 'max_resize_value': 65}),
+    pytest.param(
+      {},
+      {'inference_scales': [0.5, 1.0], 'add_flipped_images': True},
+      marks=pytest.mark.slow,
+    ),
+    pytest.param({}, {'image_pyramid': [0.5, 1.0]}, marks=pytest.mark.slow),
+    (
+      {'prediction_with_upsampled_logits': False},
+      {'min_resize_value': 33, 'max_resize_value': 65},
+    ),
   ],
 )
 def test_sizes_that_float32_ratios_miss(tmp_path, changes, arguments):

@@ -30,14 +30,15 @@ def test_formats_equal_the_network(real_data, published_checkpoint, tmp_path):
       output_stride=16,
     ),
     formats=export.FORMATS,
-    calibration_images=str(tmp_path / 'records' / 'train-*.tfrecord'),
+    calibration_images=[str(tmp_path / 'records' / 'train-*.tfrecord')],
     calibration_limit=20,
     verify=True,
-    verify_images=str(tmp_path / 'records' / 'val-*.tfrecord'),
+    verify_images=[str(tmp_path / 'records' / 'val-*.tfrecord')],
     verify_limit=30,
   )
   report = json.loads((tmp_path / 'exported' / export.REPORT_FILE).read_text())
   assert report['num_images'] == 30
+  assert report['largest_class_share'] < 0.9
   for name, entry in report['formats'].items():
     least = 0.97 if name == formats.TFLITE_INT8 else 0.999
     assert entry['equal_labels'] >= least, name

@@ -15,9 +15,13 @@ from deeplab.exporting.network import LABELS, LOGITS, PROBABILITIES
 
 
 @pytest.fixture(scope='module')
-def signatures(exported):
+def saved(exported):
+  return tf.saved_model.load(str(exported.folder))
+
+
+@pytest.fixture(scope='module')
+def signatures(saved):
   """{name: function of one array that returns {output: array}}."""
-  saved = tf.saved_model.load(str(exported.folder))
 
   def make(name):
     _, specs = saved.signatures[name].structured_input_signature
@@ -102,16 +106,12 @@ def test_preprocessing_of_a_batch_is_that_of_its_images(exported, resizing):
     np.testing.assert_array_equal(together[i], alone)
 
 
-@pytest.mark.parametrize('scales, flips', [([0.5, 1.0], False), ([1.0], True)])
-def test_averaged_probabilities_have_no_logits(
-  exported, tmp_path, scales, flips
-):
+def test_averaged_probabilities_have_no_logits(exported, tmp_path):
   export.export(
     exported.checkpoint,
     str(tmp_path / 'out'),
     exported.options,
-    scales,
-    flips,
+    add_flipped_images=True,
     formats=['saved_model'],
   )
   saved = tf.saved_model.load(str(tmp_path / 'out'))
@@ -144,6 +144,13 @@ def test_encoded_images_of_several_sizes(signatures):
     signatures['encoded'](contents)
   text = preprocess_utils.input_error_text(caught.value)
   assert 'must have one size' in text and '9x8 and 9x7' in text
+
+
+def test_no_encoded_images(signatures):
+  with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+    signatures['encoded']([])
+  text = preprocess_utils.input_error_text(caught.value)
+  assert text and 'must be an image in a batch' in text
 
 
 # TensorFlow Serving's REST interface, row format.
@@ -185,8 +192,7 @@ def _serve_rest(saved, body):
 
 
 @pytest.mark.parametrize('named', [False, True])
-def test_rest_rows(exported, named):
-  saved = tf.saved_model.load(str(exported.folder))
+def test_rest_rows(saved, named):
   images = _batch(2, 20, 30)
   rows = [{'ImageTensor': i} if named else i for i in images.tolist()]
   answer = json.loads(_serve_rest(saved, json.dumps({'instances': rows})))
@@ -196,8 +202,7 @@ def test_rest_rows(exported, named):
     np.testing.assert_allclose(row[PROBABILITIES], expected[PROBABILITIES][i])
 
 
-def test_rest_rows_of_encoded_images(exported):
-  saved = tf.saved_model.load(str(exported.folder))
+def test_rest_rows_of_encoded_images(saved):
   image = _batch(1, 20, 30)
   content = base64.b64encode(tf.io.encode_png(image[0]).numpy()).decode()
   body = {'signature_name': 'encoded', 'instances': [{'b64': content}]}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import small_checkpoint
+import tensorflow as tf
 
 from deeplab import export
 from deeplab.common import InputError
@@ -25,8 +26,6 @@ _NETWORKS = {
     'depth_multiplier': 0.1,
     'prediction_with_upsampled_logits': False,
   },
-}
-_LARGE_NETWORKS = {
   'resnet_v1_50_beta': {
     'model_variant': 'resnet_v1_50_beta',
     'multi_grid': [1, 2, 4],
@@ -50,29 +49,29 @@ _FILES = {
 }
 
 
-def _count_operations(tmp_path, case):
+@pytest.mark.parametrize(
+  'case',
+  [
+    'mobilenet_v2_os8',
+    *(
+      pytest.param(case, marks=pytest.mark.slow)
+      for case in _NETWORKS
+      if case != 'mobilenet_v2_os8'
+    ),
+  ],
+)
+def test_atrous_convolutions_are_one_operation(tmp_path, case):
   options = small_checkpoint.write(
-    tmp_path / 'train', **{**_SMALL_HEAD, **case}
+    tmp_path / 'train', **{**_SMALL_HEAD, **_NETWORKS[case]}
   )
   path = tmp_path / 'model.tflite'
   export.export(
     str(tmp_path / 'train'), str(path), options, formats=['tflite_float']
   )
-  return tflite.operations(path.read_bytes())
-
-
-@pytest.mark.parametrize('case', _NETWORKS)
-def test_atrous_convolutions_are_one_operation(tmp_path, case):
-  counts = _count_operations(tmp_path, _NETWORKS[case])
-  assert counts['DEPTHWISE_CONV_2D'] >= 17
-  assert not _ONE_OPERATION & set(counts)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('case', _LARGE_NETWORKS)
-def test_atrous_convolutions_of_large_networks(tmp_path, case):
-  counts = _count_operations(tmp_path, _LARGE_NETWORKS[case])
+  counts = tflite.operations(path.read_bytes())
   assert counts['CONV_2D'] >= 10
+  if options.model_variant == 'mobilenet_v2':
+    assert counts['DEPTHWISE_CONV_2D'] >= 17
   assert not _ONE_OPERATION & set(counts)
 
 
@@ -120,6 +119,33 @@ def test_bad_requests(exported, tmp_path, formats, calibrated, message):
       calibration_images=exported.photos if calibrated else None,
     )
   assert not path.exists()
+
+
+def test_resizing_without_effect(exported, tmp_path):
+  """TFLite models leave it to the caller; calibration images are resized."""
+  with pytest.raises(InputError, match='no effect on TFLite'):
+    export.export(
+      exported.checkpoint,
+      str(tmp_path / 'model.tflite'),
+      exported.options,
+      formats=['tflite_float'],
+      max_resize_value=65,
+    )
+
+
+class _Runner:
+  """An interpreter's, of a model for which grey levels are converted."""
+
+  def get_input_details(self):
+    return {'ImageTensor': {'quantization': (0.498, 0)}}
+
+
+def test_a_model_that_takes_no_grey_levels(exported, monkeypatch):
+  monkeypatch.setattr(
+    tf.lite.Interpreter, 'get_signature_runner', lambda self: _Runner()
+  )
+  with pytest.raises(InputError, match=r'does not take grey levels.*0\.498'):
+    tflite.load(str(exported.folder / 'model_int8.tflite'))
 
 
 def test_quantised_training_has_no_float_model(exported):
