@@ -79,6 +79,8 @@ def _open(path):
     # Decoding does not look at the checksums of a PNG file, `verify` does.
     Image.open(io.BytesIO(data)).verify()
     image = Image.open(io.BytesIO(data))
+    # Not loaded before: of PostScript, say, by a program beside Pillow.
+    _check_format(image, path)
     image.load()
     _check_kind(data, image, path)
   except UnidentifiedImageError as error:
@@ -103,13 +105,17 @@ def _depth(data, image):
   return 1 if image.mode == '1' else 8
 
 
-def _check_kind(data, image, path):
-  """Refuses formats that are not known, several pictures, and 16 bits."""
+def _check_format(image, path):
+  """Refuses formats that are not known."""
   if image.format not in _FORMATS and image.format not in _OTHER_FORMATS:
     raise InputError(
       f'{path} is a {image.format} file. Expected JPEG, PNG, BMP, TIFF or '
       'WebP; convert it.'
     )
+
+
+def _check_kind(data, image, path):
+  """Refuses several pictures in a file, and 16 bits."""
   count = getattr(image, 'n_frames', 1)
   if count > 1 and image.format != 'MPO':
     raise InputError(

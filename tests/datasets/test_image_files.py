@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps
 
 from deeplab.common import InputError
 from deeplab.datasets import dataset_info, image_files
@@ -95,3 +95,14 @@ def test_mask_has_indices_colours_and_palette(tmp_path):
   np.testing.assert_array_equal(mask.colors[..., 0], 255 * (_LABEL > 1))
   with pytest.raises(InputError, match=r'a\.png is a grey PNG of 1 bits'):
     mask.indices  # noqa: B018
+
+
+def test_postscript_is_not_run(tmp_path, monkeypatch):
+  def run(*unused):
+    raise AssertionError('Ghostscript was started')
+
+  monkeypatch.setattr(EpsImagePlugin, 'Ghostscript', run)
+  path = tmp_path / 'a.jpg'
+  path.write_text('%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n')
+  with pytest.raises(InputError, match=r'a\.jpg is a EPS file'):
+    image_files.read_image(str(path))
