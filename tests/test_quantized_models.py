@@ -294,32 +294,6 @@ def test_int8_model_is_all_integers(delay, tmp_path):
   assert same.mean() > 0.5
 
 
-def _share_of_equal_labels(path, prefix, options, image):
-  expected = inference.build_predictor(options)
-  checkpoints.restore(expected, prefix)
-  wanted = expected(image.astype(np.float32))['semantic'].numpy()
-  return np.mean(_interpret(path, image) == wanted)
-
-
-def test_calibration_on_dark_images_keeps_grey_levels(tmp_path):
-  """Measured on dark images, the range of the input would end with them."""
-  options = _small(quantize_delay_step=-1)
-  prefix = _checkpoint(tmp_path, options)
-  rng = np.random.default_rng(0)
-  dark = rng.integers(0, 40, (33, 33, 3), np.uint8)
-  (tmp_path / 'dark.png').write_bytes(tf.io.encode_png(dark).numpy())
-  path = tmp_path / 'model.tflite'
-  export.export(
-    prefix,
-    str(path),
-    options,
-    calibration_images=[str(tmp_path / 'dark.png')],
-  )
-  details = tf.lite.Interpreter(str(path)).get_input_details()
-  assert details[0]['quantization'] == (1.0, 0)
-  assert _share_of_equal_labels(path, prefix, options, dark[None]) > 0.9
-
-
 def test_a_directory_of_several_formats(tmp_path, testdata):
   options = _small(quantize_delay_step=-1)
   written = export.export(
@@ -362,25 +336,6 @@ def test_bad_requests(message, delay, arguments, tmp_path):
   prefix = _checkpoint(tmp_path, options)
   with pytest.raises(InputError, match=message):
     export.export(prefix, str(tmp_path / 'x.tflite'), options, **arguments)
-  assert not (tmp_path / 'x.tflite').exists()
-
-
-def test_calibration_images_that_cannot_be_used(tmp_path):
-  options = _small(quantize_delay_step=-1)
-  prefix = _checkpoint(tmp_path, options)
-  for name, content, message in (
-    ('0.png', b'no image', r'calibration_images=.*0\.png is not an image'),
-    ('1.tfrecord', b'no record' * 9, 'cannot be read as official records'),
-    ('0.tfrecord', b'', 'there is no image'),
-  ):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=message):
-      export.export(
-        prefix,
-        str(tmp_path / 'x.tflite'),
-        options,
-        calibration_images=[f'{tmp_path}/{name}'],
-      )
   assert not (tmp_path / 'x.tflite').exists()
 
 

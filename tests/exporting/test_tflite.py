@@ -148,6 +148,48 @@ def test_a_model_that_takes_no_grey_levels(exported, monkeypatch):
     tflite.load(str(exported.folder / 'model_int8.tflite'))
 
 
+def test_calibration_on_dark_images_keeps_grey_levels(exported, tmp_path):
+  """Measured on dark images alone, the range of the input would end there."""
+  shape = (*exported.options.crop_size, 3)
+  dark = np.random.default_rng(0).integers(0, 40, shape, np.uint8)
+  (tmp_path / 'dark.png').write_bytes(tf.io.encode_png(dark).numpy())
+  path = tmp_path / 'model.tflite'
+  export.export(
+    exported.checkpoint,
+    str(path),
+    exported.options,
+    calibration_images=[str(tmp_path / 'dark.png')],
+  )
+  details = tf.lite.Interpreter(str(path)).get_input_details()
+  assert details[0]['quantization'] == (1.0, 0)
+  labels = tflite.load(str(path)).run(dark[np.newaxis])[LABELS]
+  expected = exported.predictor(dark[np.newaxis].astype(np.float32))
+  assert np.mean(labels == expected['semantic'].numpy()) > 0.9
+
+
+@pytest.mark.parametrize(
+  'name, content, message',
+  [
+    ('0.png', b'no image', r'calibration_images=.*0\.png is not an image'),
+    ('0.tfrecord', b'no record' * 9, 'cannot be read as official records'),
+    ('0.tfrecord', b'', 'there is no image'),
+  ],
+)
+def test_calibration_images_that_cannot_be_used(
+  exported, tmp_path, name, content, message
+):
+  (tmp_path / name).write_bytes(content)
+  path = tmp_path / 'x.tflite'
+  with pytest.raises(InputError, match=message):
+    export.export(
+      exported.checkpoint,
+      str(path),
+      exported.options,
+      calibration_images=[str(tmp_path / name)],
+    )
+  assert not path.exists()
+
+
 def test_quantised_training_has_no_float_model(exported):
   options = exported.options.replace(quantize_delay_step=0)
   with pytest.raises(InputError, match='only --export_format=tflite_int8'):
