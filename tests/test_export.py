@@ -178,7 +178,10 @@ def test_plain_tensorflow_gives_what_vis_writes(tmp_path, testdata):
 def test_an_image_larger_than_the_crop(tmp_path):
   options = _small_options()
   export.export(
-    _checkpoint(tmp_path, options), str(tmp_path / 'exported'), options
+    _checkpoint(tmp_path, options),
+    str(tmp_path / 'exported'),
+    options,
+    formats=['saved_model'],
   )
   saved = tf.saved_model.load(str(tmp_path / 'exported'))
   image = tf.zeros([1, 40, 30, 3], tf.uint8)
@@ -244,7 +247,7 @@ def test_other_files_are_never_replaced(tmp_path):
     export.export(checkpoint, str(tmp_path / 'train'), options)
   assert checkpoints.find(tmp_path / 'train') == checkpoint
   folder = tmp_path / 'exported'
-  export.export(checkpoint, str(folder), options)
+  export.export(checkpoint, str(folder), options, formats=['frozen_graph'])
   with pytest.raises(InputError, match='folder of --checkpoint_path'):
     export.export(str(folder), str(folder), options)
   (folder / 'notes.txt').touch()
