@@ -11,7 +11,6 @@ from PIL import Image
 
 from deeplab.common import InputError
 from deeplab.datasets import (
-  build_camvid_data,
   build_data,
   build_voc2012_data,
   class_tables,
@@ -485,49 +484,6 @@ def test_shards_are_contiguous(voc, count, sizes):
   ]
   assert [len(shard) for shard in found] == sizes
   assert [name for shard in found for name in shard] == names
-
-
-def test_camvid_void_becomes_the_ignore_label(tmp_path):
-  label = np.array([[0, 10, 11, 255]], np.uint8)
-  _write(tmp_path / 'train/x.jpg', _rgb()[:1])
-  _write(tmp_path / 'trainannot/x.png', label)
-  # A line of SegNet's own lists.
-  (tmp_path / 'train.txt').write_text(
-    '/SegNet/CamVid/train/x.png /SegNet/CamVid/trainannot/x.png\n'
-  )
-  info = build_camvid_data.convert(str(tmp_path), str(tmp_path / 'out'))
-  assert (info.name, info.num_classes, info.ignore_label) == ('camvid', 11, 255)
-  assert info.splits == {'train': 1}
-  mask = _decoded(_first(tmp_path), 'image/segmentation/class/encoded', 1)
-  np.testing.assert_array_equal(mask[..., 0], [[0, 10, 255, 255]])
-  _write(tmp_path / 'trainannot/x.png', label + 1)
-  with pytest.raises(InputError, match=r'no class: 12 '):
-    build_camvid_data.convert(str(tmp_path), str(tmp_path / 'out'))
-
-
-def test_camvid_without_lists(tmp_path):
-  with pytest.raises(InputError, match=r'train\.txt'):
-    build_camvid_data.convert(str(tmp_path), str(tmp_path / 'out'))
-
-
-def test_real_voc(real_data, tmp_path):
-  """Every palette mask of real data turns into its indices."""
-  root = real_data('VOCdevkit/VOC2012')
-  info = build_voc2012_data.convert(
-    str(root / 'JPEGImages'),
-    str(root / 'SegmentationClass'),
-    str(root / 'ImageSets/Segmentation'),
-    str(tmp_path / 'out'),
-  )
-  assert info.splits == {'train': 46, 'trainval': 76, 'val': 30}
-  for shard in sorted((tmp_path / 'out').glob('val-*')):
-    for record in _records(shard):
-      name = record['image/filename'][1][0].decode()
-      mask = _decoded(record, 'image/segmentation/class/encoded', 1)
-      original = Image.open(root / 'SegmentationClass' / f'{name}.png')
-      np.testing.assert_array_equal(mask[..., 0], original)
-      image = (root / 'JPEGImages' / f'{name}.jpg').read_bytes()
-      assert record['image/encoded'][1] == [image]
 
 
 def test_lists_whose_names_are_no_text(tmp_path):

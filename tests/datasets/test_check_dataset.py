@@ -475,8 +475,7 @@ def test_script_on_shards(tmp_path, repository):
 
 
 def test_script_on_folders(tmp_path, repository):
-  mask = _masks()['palette1']
-  images, masks = _folders(tmp_path, {'a': mask, 'b': mask})
+  images, masks = _folders(tmp_path, dict.fromkeys('ab', _masks()['palette1']))
   folders = [f'--image_folder={images}', f'--label_folder={masks}']
   result = _run(repository, *folders, '--output=')
   assert result.returncode == 0, result.stderr
