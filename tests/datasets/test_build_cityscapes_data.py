@@ -175,7 +175,7 @@ def test_bad_masks(tmp_path):
   ):
     _convert(tmp_path)
   _files(tmp_path, 'val', name, _mask(19), ending='labelTrainIds')
-  with pytest.raises(InputError, match=r'labelTrainIds\.png holds.*\[19\]'):
+  with pytest.raises(InputError, match=r'labelTrainIds\.png holds.*class: 19 '):
     _convert(tmp_path)
   _files(tmp_path, 'val', name, np.zeros([6, 9]), ending='labelTrainIds')
   with pytest.raises(InputError, match='must have one size'):
