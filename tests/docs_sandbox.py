@@ -21,6 +21,8 @@ _SMALL = {
     'train_batch_size': '2',
     'train_crop_size': '65,65',
     'fine_tune_batch_norm': 'false',
+    # From random weights the rates of the pages diverge.
+    'base_learning_rate': '1e-9',
   },
   'eval.py': {'eval_crop_size': '97,129', 'max_number_of_evaluations': '1'},
   'vis.py': {'max_number_of_iterations': '1'},
