@@ -22,6 +22,7 @@ from deeplab import (
 )
 from deeplab.common import InputError
 from deeplab.stats import COUNTS, PARTS, ModelStats, stats
+from deeplab.utils import text_table
 
 FLAGS = flags.FLAGS
 
@@ -60,7 +61,7 @@ def to_text(result: ModelStats, top=20) -> str:
   for part in PARTS:
     rows.append((part, *_cells(result.total(part))))
   rows.append(('total', *_cells(total)))
-  lines += _aligned(rows, left=1)
+  lines += text_table.align(rows, left=1)
   lines += [
     '',
     f'parameters        {total["parameters"] / 1e6:.3f} million trainable, '
@@ -83,7 +84,7 @@ def to_text(result: ModelStats, top=20) -> str:
     shape = 'x'.join(map(str, row.output_shape))
     counts = {count: getattr(row, count) for count in COUNTS}
     rows.append((name, row.type, shape, *_cells(counts)))
-  lines += _aligned(rows, left=2)
+  lines += text_table.align(rows, left=2)
   hidden = len(result.layers) - len(layers)
   if hidden:
     lines += ['', f'{hidden} operations more; --top=0 lists all.']
@@ -121,19 +122,6 @@ def _cells(counts):
     f'{counts["multiply_adds"]:,}',
     f'{counts["activation_bytes"] / _MIB:.2f}',
   )
-
-
-def _aligned(rows, left):
-  """Lines of a table; the first `left` columns are flush left."""
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  lines = []
-  for row in rows:
-    cells = [
-      cell.ljust(width) if i < left else cell.rjust(width)
-      for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    lines.append('  '.join(cells).rstrip())
-  return lines
 
 
 # The command.
