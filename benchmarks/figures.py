@@ -1,0 +1,81 @@
+"""Plots of results."""
+
+from benchmarks import summary
+from benchmarks.case import GROWTH
+from deeplab.utils import plots
+
+_WIDTH, _LINE, _CURVE = 9, 0.26, 3.2
+
+
+def draw(results):
+  """Bars of the ratios of each case, and the curves of growth.
+
+  Args:
+    results: what `python -m benchmarks` writes as JSON.
+
+  Returns:
+    Bytes of a PNG file; None where nothing has run that could be shown.
+  """
+  cases = [c for c in results['cases'] if any(r['runs'] for r in c['rows'])]
+  bars = [c for c in cases if c['kind'] != GROWTH and len(_compared(c)) > 1]
+  curves = [c for c in cases if c['kind'] == GROWTH]
+  if not bars and not curves:
+    return None
+  heights = [_LINE * len(_compared(case)) + 0.9 for case in bars]
+  heights += [_CURVE] * len(curves)
+  figure = plots.new_figure(_WIDTH, sum(heights))
+  parts = figure.subfigures(len(heights), 1, height_ratios=heights)
+  parts = [parts] if len(heights) == 1 else list(parts)
+  for part, case in zip(parts, [*bars, *curves], strict=True):
+    (_draw_curve if case['kind'] == GROWTH else _draw_bars)(part, case)
+  return plots.to_bytes(figure)
+
+
+def _compared(case):
+  """The rows that have a ratio to the baseline."""
+  return [row for row in case['rows'] if summary.ratios(case, row)]
+
+
+def _draw_bars(part, case):
+  axes = part.subplots()
+  rows = _compared(case)
+  ratios = [summary.ratios(case, row) for row in rows]
+  medians = [middle for middle, _, _ in ratios]
+  spread = [
+    [middle - low for middle, low, _ in ratios],
+    [high - middle for middle, _, high in ratios],
+  ]
+  bars = axes.barh(range(len(rows)), medians, xerr=spread, color='#7a9cc6')
+  axes.bar_label(bars, [f'{ratio:.2f}' for ratio in medians], padding=4)
+  axes.set_yticks(range(len(rows)), [row['name'] for row in rows])
+  plots.take_literally(axes.get_yticklabels())
+  axes.invert_yaxis()
+  axes.axvline(1, color='black', linewidth=0.8)
+  axes.margins(x=0.1)
+  axes.set_xlabel(f'time in relation to {rows[0]["name"]}')
+  axes.set_title(case['title'], fontsize='medium')
+
+
+def _draw_curve(part, case):
+  """Time and memory on logarithmic scales, with a line of proportion."""
+  points = summary.points(case)
+  part.suptitle(case['title'], fontsize='medium')
+  for axes, key, scale, label in zip(
+    part.subplots(1, 2),
+    ('seconds', 'bytes'),
+    (1e3, 2**-20),
+    ('ms', 'MiB beyond the imports'),
+    strict=True,
+  ):
+    xs = [point['x'] for point in points]
+    axes.plot(xs, [scale * p[key] for p in points], 'o-', label='measured')
+    base = next(p for p in points if p['x'] == case['rows'][0]['x'])
+    proportional = [
+      scale * base[key] * p['multiply_adds'] / base['multiply_adds']
+      for p in points
+    ]
+    axes.plot(xs, proportional, '--', label='as the multiply-adds')
+    axes.set(xscale='log', yscale='log', xlabel=case['x_label'], ylabel=label)
+    axes.set_xticks(xs, [f'{x:g}' for x in xs])
+    axes.minorticks_off()
+    axes.legend(fontsize='small')
