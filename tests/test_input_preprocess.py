@@ -114,6 +114,50 @@ def test_augmentation_depends_on_the_seed_alone():
     assert (augment(other)[0] != first[0]).any()
 
 
+@pytest.mark.parametrize('model_variant', ['mobilenet_v2', 'resnet_v1_50'])
+@pytest.mark.parametrize('crop', [(65, 65), (150, 90), (90, 250), (250, 330)])
+def test_augmentation_is_that_of_one_step_after_the_other(crop, model_variant):
+  """Scaling all of the image, padding, cropping, flipping: as the original."""
+  mean = feature_extractor.mean_pixel(model_variant)
+  flips = set()
+  for number in range(8):
+    scale_seed, *seeds = preprocess_utils.split_seed([3, number], 3)
+    scale = preprocess_utils.get_random_scale(0.5, 2.0, 0.0, scale_seed)
+    want = preprocess_utils.randomly_scale_image_and_label(
+      tf.cast(IMAGE, tf.float32), tf.cast(LABEL, tf.int32), scale
+    )
+    size = np.maximum(want[0].shape[:2], crop)
+    want = [
+      preprocess_utils.pad_to_bounding_box(part, 0, 0, *size, value)
+      for part, value in zip(want, ([[mean]], 255), strict=True)
+    ]
+    want = preprocess_utils.random_crop(want, *crop, seeds[0])
+    *want, is_flipped = preprocess_utils.flip_dim(want, 0.5, 1, seeds[1])
+    _, *got = input_preprocess.preprocess_image_and_label(
+      IMAGE,
+      LABEL,
+      *crop,
+      min_scale_factor=0.5,
+      max_scale_factor=2.0,
+      model_variant=model_variant,
+      seed=[3, number],
+    )
+    for part, whole in zip(got, want, strict=True):
+      assert part.dtype == whole.dtype
+      np.testing.assert_array_equal(part, whole)
+    flips.add(bool(is_flipped))
+  assert flips == {True, False}
+
+
+def test_training_refuses_a_label_of_another_size():
+  with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+    input_preprocess.preprocess_image_and_label(
+      IMAGE, LABEL[:-1], 65, 65, model_variant='mobilenet_v2'
+    )
+  text = preprocess_utils.input_error_text(caught.value)
+  assert 'one size. Received: 120x160 and 119x160' in text
+
+
 def test_image_larger_than_the_crop_is_refused_at_evaluation():
   def preprocess(image):
     return input_preprocess.preprocess_image_and_label(

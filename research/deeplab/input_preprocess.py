@@ -4,7 +4,12 @@ import tensorflow as tf
 from absl import logging
 
 from deeplab import common
-from deeplab.core import feature_extractor, preprocess_utils
+from deeplab.core import (
+  feature_extractor,
+  preprocess_utils,
+  random_numbers,
+  windows,
+)
 
 # Probability of mirroring an image and its label while training.
 _PROB_OF_FLIP = 0.5
@@ -121,14 +126,12 @@ def preprocess_image_and_label(
     logging.warning(
       'No model_variant given: padding with the mean pixel of plain ResNet.'
     )
-  original_image = image
-  image = tf.cast(image, tf.float32)
+  original_image = image = tf.convert_to_tensor(image)
   if label is not None:
-    label = tf.cast(label, tf.int32)
-
+    label = tf.convert_to_tensor(label)
   if min_resize_value or max_resize_value:
     image, label = preprocess_utils.resize_to_range(
-      image,
+      tf.cast(image, tf.float32),
       label,
       min_size=min_resize_value or None,
       max_size=max_resize_value or None,
@@ -137,36 +140,60 @@ def preprocess_image_and_label(
     )
     original_image = tf.identity(image)
 
-  scale_seed, crop_seed, flip_seed = preprocess_utils.split_seed(seed, 3)
+  mirrored = None
   if is_training:
+    scale_seed, *seeds = random_numbers.split_seed(seed, 3)
     scale = preprocess_utils.get_random_scale(
       min_scale_factor, max_scale_factor, scale_factor_step_size, scale_seed
     )
-    image, label = preprocess_utils.randomly_scale_image_and_label(
-      image, label, scale
+    image, label, mirrored = _random_window(
+      image, label, scale, [crop_height, crop_width], seeds
     )
   else:
     image = _check_fits(image, crop_height, crop_width, image_name)
-
   image, label = _pad_to_crop(
-    image,
+    tf.cast(image, tf.float32),
     label,
     crop_height,
     crop_width,
     feature_extractor.mean_pixel(model_variant),
     ignore_label,
+    mirrored,
   )
-  if is_training:
-    image, label = preprocess_utils.random_crop(
-      [image, label], crop_height, crop_width, crop_seed
-    )
-    image, label, _ = preprocess_utils.flip_dim(
-      [image, label], _PROB_OF_FLIP, dim=1, seed=flip_seed
-    )
   image.set_shape([*image.shape[:-3], crop_height, crop_width, 3])
   if label is not None:
     label.set_shape([crop_height, crop_width, 1])
   return original_image, image, label
+
+
+def _random_window(image, label, scale, crop_size, seeds):
+  """Scales, crops and flips; the same as padding before that.
+
+  Args:
+    image: [height, width, 3] of any dtype.
+    label: integers [height, width, 1].
+    scale: float32 scalar tensor.
+    crop_size: [height, width] of the crop.
+    seeds: of the place and of the flip, see `random_numbers.split_seed`.
+
+  Returns:
+    The part of the scaled image that is in the crop, float32; that of the
+    label; a boolean scalar, whether both were flipped.
+  """
+  size = preprocess_utils.check_same_size([image, label])
+  size = preprocess_utils.scaled_size(size, scale)
+  # A crop that is larger than the image begins where the image does.
+  window = tf.minimum(size, crop_size)
+  offset = random_numbers.offset(size - window, seeds[0])
+  return preprocess_utils.flip_dim(
+    [
+      windows.bilinear(image, size, offset, window),
+      windows.nearest(label, size, offset, window),
+    ],
+    _PROB_OF_FLIP,
+    dim=1,
+    seed=seeds[1],
+  )
 
 
 def _check_fits(image, crop_height, crop_width, image_name):
@@ -195,17 +222,21 @@ def _check_fits(image, crop_height, crop_width, image_name):
 
 
 def _pad_to_crop(
-  image, label, crop_height, crop_width, mean_pixel, ignore_label
+  image, label, crop_height, crop_width, mean_pixel, ignore_label, mirrored
 ):
-  """Pads at the bottom and on the right up to the crop, where smaller."""
+  """Pads up to the crop, where smaller; the label becomes int32.
+
+  That is at the bottom and on the right, of flipped images on the left.
+  """
   size = tf.shape(image)
   height = tf.maximum(size[-3], crop_height)
   width = tf.maximum(size[-2], crop_width)
+  left = 0 if mirrored is None else tf.where(mirrored, width - size[-2], 0)
   image = preprocess_utils.pad_to_bounding_box(
-    image, 0, 0, height, width, tf.reshape(mean_pixel, [1, 1, 3])
+    image, 0, left, height, width, tf.reshape(mean_pixel, [1, 1, 3])
   )
   if label is not None:
     label = preprocess_utils.pad_to_bounding_box(
-      label, 0, 0, height, width, ignore_label
+      tf.cast(label, tf.int32), 0, left, height, width, ignore_label
     )
   return image, label

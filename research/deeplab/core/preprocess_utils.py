@@ -9,16 +9,16 @@ global generator.
 import fractions
 import re
 
+import numpy as np
 import tensorflow as tf
 
 from deeplab import common
+from deeplab.core import random_numbers
+from deeplab.core.random_numbers import split_seed as split_seed
 
 # What is between the marks is meant for the user; TensorFlow wraps it in the
 # name of the operation, the iterator and the node.
 _MARKS = ('<<input error: ', '>>')
-
-# The same numbers on every device.
-_RNG = 'philox'
 
 _RESIZERS = {
   tf.image.ResizeMethod.BILINEAR: tf.raw_ops.ResizeBilinear,
@@ -74,28 +74,6 @@ def input_error_text(error: Exception) -> str | None:
   return found and re.sub(r'\\(.)', r'\1', found.group(1))
 
 
-def _uniform(seed, **arguments):
-  """A random scalar from `seed`, or from the global generator if None."""
-  if seed is None:
-    seed = tf.random.uniform([2], maxval=tf.int32.max, dtype=tf.int32)
-  return tf.random.stateless_uniform([], seed, alg=_RNG, **arguments)
-
-
-def split_seed(seed, count):
-  """Makes independent seeds of one.
-
-  Args:
-    seed: int32 or int64 tensor [2], or None.
-    count: how many.
-
-  Returns:
-    A list of `count` tensors [2], or of None if `seed` is None.
-  """
-  if seed is None:
-    return [None] * count
-  return tf.unstack(tf.random.split(seed, count, alg=_RNG))
-
-
 def flip_dim(tensor_list, prob=0.5, dim=1, seed=None):
   """Randomly flips a dimension of all tensors, or of none.
 
@@ -117,7 +95,7 @@ def flip_dim(tensor_list, prob=0.5, dim=1, seed=None):
         f'dim must be a dimension of every tensor. Received: dim={dim}, a '
         f'tensor of shape {tensor.shape}.'
       )
-  is_flipped = _uniform(seed) <= prob
+  is_flipped = random_numbers.uniform(seed) <= prob
   outputs = tf.cond(
     is_flipped,
     lambda: [tf.reverse(tensor, [dim]) for tensor in tensor_list],
@@ -137,8 +115,7 @@ def pad_to_bounding_box(
     offset_width: columns to add on the left.
     target_height: height of the result.
     target_width: width of the result.
-    pad_value: what to pad with; broadcast against the image, so that
-      [1, 1, channels] gives a colour.
+    pad_value: what to pad with, a number or a colour [1, 1, channels].
 
   Returns:
     [target_height, target_width, channels], with the batch in front if the
@@ -162,12 +139,14 @@ def pad_to_bounding_box(
     [0, 0],
   ]
   # The original pads image - pad_value with zeros, which rounds the image.
-  inside = tf.pad(tf.ones([height, width, 1], tf.bool), paddings)
+  pad_value = tf.cast(pad_value, image.dtype)
+  color = tf.get_static_value(pad_value)
   if image.shape.rank == 4:
     paddings.insert(0, [0, 0])
-  padded = tf.where(
-    inside, tf.pad(image, paddings), tf.cast(pad_value, image.dtype)
-  )
+  if color is not None and np.all(color == np.ravel(color)[0]):
+    padded = tf.pad(image, paddings, constant_values=np.ravel(color)[0])
+  else:
+    padded = _surround(image, paddings, pad_value)
   padded.set_shape(
     [
       *image.shape[:-3],
@@ -177,6 +156,21 @@ def pad_to_bounding_box(
     ]
   )
   return padded
+
+
+def _surround(image, paddings, color):
+  """Pads height and width of an image with blocks of a colour.
+
+  Selecting pixel by pixel between image and colour takes several times as long.
+  """
+  for axis in (-2, -3):
+    blocks = []
+    for count in paddings[axis]:
+      shape = resolve_shape(image)
+      shape[axis] = count
+      blocks.append(tf.broadcast_to(color, shape))
+    image = tf.concat([blocks[0], image, blocks[1]], axis)
+  return image
 
 
 def random_crop(image_list, crop_height, crop_width, seed=None):
@@ -205,6 +199,38 @@ def random_crop(image_list, crop_height, crop_width, seed=None):
         'every image must have 3 dimensions. Received: an image of shape '
         f'{image.shape}.'
       )
+  size = check_same_size(image_list)
+  room = check_input(
+    size - [crop_height, crop_width],
+    tf.reduce_all(size >= [crop_height, crop_width]),
+    lambda: [
+      f'the crop of {crop_height}x{crop_width} is larger than the image of ',
+      *size_text(size),
+      '.',
+    ],
+  )
+  row, column = tf.unstack(random_numbers.offset(room, seed))
+  crops = []
+  for image in image_list:
+    crop = image[row : row + crop_height, column : column + crop_width]
+    crop.set_shape([crop_height, crop_width, None])
+    crops.append(crop)
+  return crops
+
+
+def check_same_size(image_list):
+  """Checks that images that are cropped together have one size.
+
+  Args:
+    image_list: tensors [height, width, channels].
+
+  Returns:
+    The size, int32 [2].
+
+  Raises:
+    tf.errors.InvalidArgumentError: they differ; the message is marked, see
+      `check_input`.
+  """
   size = tf.shape(image_list[0])[:2]
   for image in image_list[1:]:
     other = tf.shape(image)[:2]
@@ -219,24 +245,7 @@ def random_crop(image_list, crop_height, crop_width, seed=None):
         '.',
       ],
     )
-  room = check_input(
-    size - [crop_height, crop_width],
-    tf.reduce_all(size >= [crop_height, crop_width]),
-    lambda: [
-      f'the crop of {crop_height}x{crop_width} is larger than the image of ',
-      *size_text(size),
-      '.',
-    ],
-  )
-  row_seed, column_seed = split_seed(seed, 2)
-  row = _uniform(row_seed, maxval=room[0] + 1, dtype=tf.int32)
-  column = _uniform(column_seed, maxval=room[1] + 1, dtype=tf.int32)
-  crops = []
-  for image in image_list:
-    crop = image[row : row + crop_height, column : column + crop_width]
-    crop.set_shape([crop_height, crop_width, None])
-    crops.append(crop)
-  return crops
+  return size
 
 
 def size_text(size):
@@ -272,13 +281,30 @@ def get_random_scale(min_scale_factor, max_scale_factor, step_size, seed=None):
   if min_scale_factor == max_scale_factor:
     return tf.constant(min_scale_factor, tf.float32)
   if step_size == 0:
-    return _uniform(seed, minval=min_scale_factor, maxval=max_scale_factor)
+    return random_numbers.uniform(
+      seed, minval=min_scale_factor, maxval=max_scale_factor
+    )
   num_steps = int((max_scale_factor - min_scale_factor) / step_size + 1)
   # linspace, not min + i * step: the last scale is always the largest.
   scales = tf.linspace(
     tf.constant(min_scale_factor, tf.float32), max_scale_factor, num_steps
   )
-  return scales[_uniform(seed, maxval=num_steps, dtype=tf.int32)]
+  return scales[random_numbers.uniform(seed, maxval=num_steps, dtype=tf.int32)]
+
+
+def scaled_size(size, scale):
+  """The size of an image that is scaled by a factor.
+
+  Args:
+    size: int32 tensor [2], height and width.
+    scale: float or float32 scalar tensor.
+
+  Returns:
+    int32 [2], at least 1.
+  """
+  # float32, as in the original: the truncation depends on it.
+  new_size = tf.cast(size, tf.float32) * scale
+  return tf.maximum(tf.cast(new_size, tf.int32), 1)
 
 
 def randomly_scale_image_and_label(image, label=None, scale=1.0):
@@ -295,9 +321,7 @@ def randomly_scale_image_and_label(image, label=None, scale=1.0):
   """
   if isinstance(scale, (int, float)) and scale == 1.0:
     return image, label
-  size = tf.cast(tf.shape(image)[:2], tf.float32)
-  # float32, as in the original: the truncation depends on it.
-  new_size = tf.maximum(tf.cast(size * scale, tf.int32), 1)
+  new_size = scaled_size(tf.shape(image)[:2], scale)
   image = resize_image(image, new_size, tf.image.ResizeMethod.BILINEAR)
   if label is not None:
     label = resize_image(label, new_size, get_label_resize_method(label))
