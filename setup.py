@@ -63,6 +63,14 @@ setuptools.setup(
     'cuda': ['tensorflow[and-cuda]>=2.20'],
     # The page of `python -m deeplab.demo`.
     'demo': ['gradio>=6.0'],
+    # Peers of python -m benchmarks.
+    'benchmark': [
+      'deeplab-keras3[onnx]',
+      'ai-edge-litert>=2.0',
+      'keras-hub>=0.20',
+      'openvino>=2025.0',
+      'torch>=2.5',
+    ],
     # export_model.py --export_format=onnx.
     'onnx': ['onnx>=1.17', 'onnxruntime>=1.20', 'tf2onnx>=1.17'],
     'test': [

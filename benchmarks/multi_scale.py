@@ -10,12 +10,13 @@ def _predictors(context, sizes_and_scales, flips):
   """Predictors that share one set of weights, and an image for each."""
   import tensorflow as tf
 
-  from deeplab import slim, stored_options
+  from deeplab import stored_options
   from deeplab.evaluation import prediction
+  from deeplab.slim import scopes
 
   folder = context.artifacts['checkpoint']
   options = stored_options.load(folder)
-  store = slim.LayerStore()
+  store = scopes.LayerStore()
   for size, scales in sizes_and_scales:
     predict = prediction.Predictor(
       options.replace(crop_size=[size, size]),

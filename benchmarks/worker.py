@@ -120,7 +120,9 @@ def _memory():
 
 
 def _peak_memory():
-  return _status('VmHWM') or _usage()
+  # Or that of a process which the task has run.
+  children = _usage(resource.RUSAGE_CHILDREN)
+  return max(_status('VmHWM') or _usage(), children)
 
 
 def _status(key):
@@ -134,9 +136,9 @@ def _status(key):
   return None
 
 
-def _usage():
+def _usage(who=resource.RUSAGE_SELF):
   unit = 1 if sys.platform == 'darwin' else 1024
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+  return resource.getrusage(who).ru_maxrss * unit
 
 
 def main():
