@@ -55,7 +55,9 @@ def _define_flags():
   )
   integer('runs', 3, 'Rounds, in each of which every implementation runs.')
   absl_flags.DEFINE_float(
-    'seconds', 3.0, 'For the timed calls of each process, three at least.'
+    'seconds',
+    2.0,
+    'For the timed calls of each process, more if they are long.',
   )
   integer('threads', None, 'Of each implementation; unset: its own default.')
   absl_flags.DEFINE_float('timeout', 900.0, 'Seconds of a process at most.')

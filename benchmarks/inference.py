@@ -156,7 +156,7 @@ def limit_torch(context):
 
 
 def keras_hub(context):
-  """DeepLabV3Plus on ResNet-50, with rates in its last block."""
+  """DeepLabV3Plus on ResNet-50 at output stride 16."""
   import keras
   import keras_hub
   import tensorflow as tf

@@ -212,26 +212,25 @@ def _plain_rows(network, build, settings, same_network=False):
 
 
 def _nearest_rows(network, batch):
-  """DeepLabV3+ of other libraries, which are other networks."""
-  settings = {'size': network.crop, 'classes': network.classes, 'batch': batch}
-  if network == RESNET:
-    yield Row(
-      'keras_hub',
-      'benchmarks.inference:keras_hub',
-      settings,
-      ('keras_hub',),
-      note='not the same network: DeepLabV3Plus, ResNet-50',
-    )
+  """DeepLabV3+ of other libraries, which are other networks.
+
+  They want sides that are multiples of the output stride.
+  """
+  size = network.crop - 1
   encoder = _PEERS[network][-1]
+  rows = []
+  if network == RESNET:
+    rows.append(('keras_hub', 'ResNet-50', {}))
   if encoder is not None:
+    rows.append(('segmentation_models_pytorch', encoder, {'encoder': encoder}))
+  for name, backbone, more in rows:
     yield Row(
-      'segmentation_models_pytorch',
-      'benchmarks.inference:segmentation_models_pytorch',
-      # Sides must be multiples of 16 there.
-      {**settings, 'size': network.crop - 1, 'encoder': encoder},
-      ('segmentation_models_pytorch',),
-      other_python=True,
-      note=f'not the same network: DeepLabV3Plus, {encoder}, 512x512',
+      name,
+      f'benchmarks.inference:{name}',
+      {'size': size, 'classes': network.classes, 'batch': batch, **more},
+      (name,),
+      other_python=name == 'segmentation_models_pytorch',
+      note=f'another network: its DeepLabV3Plus, {backbone}, {size}x{size}',
     )
 
 

@@ -104,10 +104,10 @@ def _ratio(case, row):
 
 def _memory(row):
   """Peak of the process, and how much of that came after the imports."""
-  return {
-    'peak MiB': f'{summary.median_of(row, "peak_bytes") / _MIB:.0f}',
-    'of it own MiB': f'{summary.median_of(row, "growth_bytes") / _MIB:.0f}',
-  }
+  peak, growth = (
+    summary.median_of(row, key) / _MIB for key in ('peak_bytes', 'growth_bytes')
+  )
+  return {'peak MiB': f'{peak:.0f}', 'beyond imports MiB': f'{growth:.0f}'}
 
 
 # Growth.

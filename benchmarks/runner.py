@@ -35,7 +35,7 @@ class Settings:
   """
 
   runs: int = 3
-  seconds: float = 3.0
+  seconds: float = 2.0
   threads: int | None = None
   timeout: float = 900.0
   smp_python: str | None = None

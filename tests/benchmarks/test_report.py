@@ -128,7 +128,7 @@ def test_markdown(results):
   head, rows = _cells(text, 'Title of group/one')
   assert [name.strip() for name in head][1:] == [
     *('ms/image', 'images/s', 'ratio', 'GFLOP/s', 'of limit', 'labels equal'),
-    *('peak MiB', 'of it own MiB', 'remarks'),
+    *('peak MiB', 'beyond imports MiB', 'remarks'),
   ]
   # The limit is 200 GFLOP/s.
   assert rows['fast'] == [
