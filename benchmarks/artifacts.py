@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,9 @@ import sys
 from deeplab.common import InputError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# Beginnings of lines that scripts, absl and Python name an error with.
+_ERROR = re.compile(r'error: |FATAL |[\w.]*(Error|Exception): ')
 
 # What an artifact is a function of.
 _SOURCES = (
@@ -255,7 +259,7 @@ def reason(log):
     That of the error where one is marked, else the last line.
   """
   lines = [line.strip() for line in log.splitlines() if line.strip()]
-  marked = [line for line in lines if line.startswith(('error: ', 'FATAL '))]
+  marked = [line for line in lines if _ERROR.match(line)]
   return (marked or lines or ['no message'])[-1]
 
 

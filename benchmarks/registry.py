@@ -265,7 +265,7 @@ def _training(network, crop):
   ours = Row(
     'train_step',
     'benchmarks.training:train_step',
-    {**settings, 'size': crop},
+    {**settings, 'size': crop, 'classes': network.classes},
     _TENSORFLOW,
     {'checkpoint': Checkpoint(network)},
   )

@@ -1,7 +1,7 @@
 """Steps of a training on one batch that is repeated.
 
-Settings: `batch`, `size`, `fine_tune_batch_norm`; `module`, `name` and
-`output_stride` for the peers.
+Settings: `batch`, `size`, `classes`, `fine_tune_batch_norm`; `module`, `name`,
+`output_stride` and `steps_per_call` for the peers.
 """
 
 import importlib
@@ -12,7 +12,6 @@ from benchmarks import inference
 from benchmarks.case import Task, make_images
 
 _IGNORE_LABEL = 255
-_CLASSES = 21
 
 
 def _batch(context):
@@ -20,9 +19,11 @@ def _batch(context):
 
   Labels come in blocks, with a border that does not count.
   """
-  size, batch = context.settings['size'], context.settings['batch']
+  size, batch, classes = (
+    context.settings[name] for name in ('size', 'batch', 'classes')
+  )
   images = make_images(batch, size, size).astype(np.float32)
-  blocks = np.random.default_rng(1).integers(0, _CLASSES, (batch, 8, 8))
+  blocks = np.random.default_rng(1).integers(0, classes, (batch, 8, 8))
   index = np.linspace(0, 7, size).round().astype(int)
   labels = blocks[:, index][:, :, index].astype(np.int32)
   labels[:, :4] = _IGNORE_LABEL
@@ -72,7 +73,7 @@ def plain_peer(context):
     settings['name'],
     settings['size'],
     settings['output_stride'],
-    _CLASSES,
+    settings['classes'],
     settings['fine_tune_batch_norm'],
   )
   train = peer.trainer(network, *_batch(context))

@@ -86,6 +86,7 @@ def test_names_of_artifacts_differ():
     ('', 'no message'),
     ('one\n two \n\n', 'two'),
     ('error: this\ntrailing', 'error: this'),
+    ('KeyError: 1\na.b.OpError: x\n[[{{node}}]]', 'a.b.OpError: x'),
     (
       'FATAL Flags parsing error: x\nPass --help',
       'FATAL Flags parsing error: x',

@@ -60,7 +60,7 @@ def test_training_step(run, trains):
   row = Row(
     'train_step',
     'benchmarks.training:train_step',
-    {'size': 65, 'batch': 2, 'fine_tune_batch_norm': trains},
+    {'size': 65, 'batch': 2, 'classes': 5, 'fine_tune_batch_norm': trains},
     ('tensorflow',),
     {'checkpoint': Checkpoint(_SMALL)},
   )
