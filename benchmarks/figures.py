@@ -24,10 +24,12 @@ def draw(results):
   heights = [_LINE * len(_compared(case)) + 0.9 for case in bars]
   heights += [_CURVE] * len(curves)
   figure = plots.new_figure(_WIDTH, sum(heights))
-  parts = figure.subfigures(len(heights), 1, height_ratios=heights)
-  parts = [parts] if len(heights) == 1 else list(parts)
-  for part, case in zip(parts, [*bars, *curves], strict=True):
-    (_draw_curve if case['kind'] == GROWTH else _draw_bars)(part, case)
+  grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
+  for row, case in enumerate(bars):
+    _draw_bars(figure.add_subplot(grid[row, :]), case)
+  for row, case in enumerate(curves, len(bars)):
+    both = [figure.add_subplot(grid[row, column]) for column in (0, 1)]
+    _draw_curve(both, case)
   return plots.to_bytes(figure)
 
 
@@ -36,8 +38,7 @@ def _compared(case):
   return [row for row in case['rows'] if summary.ratios(case, row)]
 
 
-def _draw_bars(part, case):
-  axes = part.subplots()
+def _draw_bars(axes, case):
   rows = _compared(case)
   ratios = [summary.ratios(case, row) for row in rows]
   medians = [middle for middle, _, _ in ratios]
@@ -56,12 +57,12 @@ def _draw_bars(part, case):
   axes.set_title(case['title'], fontsize='medium')
 
 
-def _draw_curve(part, case):
+def _draw_curve(both, case):
   """Time and memory on logarithmic scales, with a line of proportion."""
   points = summary.points(case)
-  part.suptitle(case['title'], fontsize='medium')
+  both[0].set_title(case['title'], fontsize='medium', loc='left')
   for axes, key, scale, label in zip(
-    part.subplots(1, 2),
+    both,
     ('seconds', 'bytes'),
     (1e3, 2**-20),
     ('ms', 'MiB beyond the imports'),

@@ -1,5 +1,6 @@
 """All cases."""
 
+import dataclasses
 import fnmatch
 
 from benchmarks.artifacts import (
@@ -106,7 +107,7 @@ def select_rows(case, patterns):
     return None
   chosen.add(names[0])
   rows = [row for row in case.rows if row.name in chosen]
-  return Case(**{**vars(case), 'rows': rows})
+  return dataclasses.replace(case, rows=rows)
 
 
 # Cases.
@@ -186,7 +187,7 @@ def exported_rows(network, batch):
   )
 
 
-def _plain_rows(network, build, settings, same_network=False):
+def _plain_rows(network, build, settings, **options):
   """The same network by Keras' own layers and in plain PyTorch."""
   name, output_stride, _ = _PEERS[network.replace(crop=513)]
   for peer, packages in (
@@ -206,8 +207,7 @@ def _plain_rows(network, build, settings, same_network=False):
       },
       packages,
       {'checkpoint': Checkpoint(network)},
-      Stats(network),
-      same_network=same_network,
+      **options,
     )
 
 
@@ -238,7 +238,11 @@ def _inference(network, batch):
   rows = [
     *exported_rows(network, batch),
     *_plain_rows(
-      network, 'benchmarks.inference:plain_peer', {'batch': batch}, True
+      network,
+      'benchmarks.inference:plain_peer',
+      {'batch': batch},
+      stats=Stats(network),
+      same_network=True,
     ),
     *_nearest_rows(network, batch),
   ]
@@ -269,23 +273,20 @@ def _training(network, crop):
     _TENSORFLOW,
     {'checkpoint': Checkpoint(network)},
   )
-  frozen = Row(
-    **{
-      **vars(ours),
-      'name': 'train_step_fixed_batch_norm',
-      'settings': {**ours.settings, 'fine_tune_batch_norm': False},
-      'note': '--nofine_tune_batch_norm; the others train batch norm',
-    }
+  fixed = dataclasses.replace(
+    ours,
+    name='train_step_fixed_batch_norm',
+    settings={**ours.settings, 'fine_tune_batch_norm': False},
+    note='--nofine_tune_batch_norm; the others train batch norm',
   )
-  peers = [
-    Row(**{**vars(row), 'stats': None})
-    for row in _plain_rows(network, 'benchmarks.training:plain_peer', settings)
-  ]
+  keras, torch = _plain_rows(
+    network, 'benchmarks.training:plain_peer', settings
+  )
   return Case(
     f'training/{network.name}_crop{crop}',
     f'Training step, {network.name}, {crop}x{crop}, batch 4',
     # Against `fit`.
-    [peers[0], ours, frozen, *peers[1:]],
+    [keras, ours, fixed, torch],
     'step',
   )
 
@@ -312,23 +313,35 @@ def _input_pipeline():
 
 
 def _multi_scale():
-  settings = {'size': MOBILENET.crop, 'scales': _SCALES, 'flips': True}
   rows = [
     Row(
       name,
       f'benchmarks.multi_scale:{build}',
-      settings,
+      {'size': MOBILENET.crop, 'scales': scales, 'flips': flips},
       _TENSORFLOW,
       {'checkpoint': Checkpoint(MOBILENET)},
+      _scale_stats(scales, flips),
       note=note,
     )
-    for name, build, note in (
-      ('twelve_single_passes', 'single_passes', 'each at its own size'),
-      ('six_scales_and_flips', 'several_scales', ''),
+    for name, build, scales, flips, note in (
+      (
+        'twelve_single_passes',
+        'single_passes',
+        _SCALES,
+        True,
+        'each at its own size',
+      ),
+      ('six_scales_and_flips', 'several_scales', _SCALES, True, ''),
+      ('one_pass', 'several_scales', (1.0,), False, 'the single-scale rate'),
     )
   ]
   title = f'Six scales with mirror images, {MOBILENET.name}'
   return Case('multi_scale/mobilenet_v2_os16', title, rows)
+
+
+def _scale_stats(scales, flips):
+  flags = (f'--eval_scales={",".join(map(str, scales))}',)
+  return Stats(MOBILENET, (*flags, f'--add_flipped_images={flips}'))
 
 
 def _dense_crf():
@@ -371,34 +384,26 @@ def _growth():
 
 
 def _point(x, network, **settings):
-  return Row(
-    **{
-      **vars(
-        _export_row(
-          str(x),
-          'saved_model',
-          network,
-          Export(network, 'saved_model'),
-          settings,
-          packages=_TENSORFLOW,
-        )
-      ),
-      'x': x,
-      'same_network': False,
-    }
+  row = _export_row(
+    str(x),
+    'saved_model',
+    network,
+    Export(network, 'saved_model'),
+    settings,
+    packages=_TENSORFLOW,
   )
+  return dataclasses.replace(row, x=x, same_network=False)
 
 
 def _scale_points():
   for scales in ((1.0,), (0.75, 1.0, 1.25), _SCALES):
-    flags = (f'--eval_scales={",".join(map(str, scales))}',)
     yield Row(
       str(len(scales)),
       'benchmarks.multi_scale:several_scales',
       {'size': MOBILENET.crop, 'scales': scales, 'flips': True},
       _TENSORFLOW,
       {'checkpoint': Checkpoint(MOBILENET)},
-      Stats(MOBILENET, (*flags, '--add_flipped_images')),
+      _scale_stats(scales, flips=True),
       len(scales),
     )
 
