@@ -1,5 +1,9 @@
 """The real implementations, on networks and images that are small."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 
 from benchmarks import registry, runner, summary
@@ -114,3 +118,24 @@ def test_kernels(run):
     ]
   )
   _settled(rows)
+
+
+def test_command(tmp_path, repository):
+  path = tmp_path / 'results.json'
+  arguments = ['--cases=machine/*', '--runs=1', '--seconds=0.1']
+  done = subprocess.run(
+    [sys.executable, '-m', 'benchmarks', *arguments, f'--output={path}'],
+    cwd=repository,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  results = json.loads(path.read_text())
+  assert results['machine']['processors'] >= 1
+  assert results['machine']['packages']['tensorflow']
+  assert results['settings'] == {'runs': 1, 'seconds': 0.1, 'threads': None}
+  assert set(summary.limits(results)) == {'float32', 'bfloat16'}
+  assert 'Matrix product' in done.stdout
+  table = (tmp_path / 'results.md').read_text()
+  assert '| bfloat16 |' in table
+  assert (tmp_path / 'results.png').stat().st_size > 1000
