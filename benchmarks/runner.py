@@ -19,7 +19,9 @@ from deeplab.common import InputError
 
 NOT_INSTALLED = "not installed: pip install -e '.[benchmark]'"
 
-_NO_OTHER_PYTHON = 'not installed: --smp_python names where it is'
+_NOT_IN_OTHER_PYTHON = (
+  'not installed: --smp_python names an interpreter with it'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Runner:
       'artifacts': {},
     }
     if row.other_python and not self._settings.smp_python:
-      found['status'] = _NO_OTHER_PYTHON
+      found['status'] = _NOT_IN_OTHER_PYTHON
       return found
     if not row.other_python and not all(map(_is_installed, row.packages)):
       found['status'] = NOT_INSTALLED
@@ -158,7 +160,8 @@ class Runner:
       return
     result = json.loads(done.stdout)
     if 'missing' in result:
-      found['status'] = f'{NOT_INSTALLED} ({result["missing"]})'
+      cure = _NOT_IN_OTHER_PYTHON if row.other_python else NOT_INSTALLED
+      found['status'] = f'{cure} ({result["missing"]})'
     else:
       found['runs'].append(result)
 

@@ -1,5 +1,8 @@
 """Processes, their order, what they measure, and rows that cannot run."""
 
+import dataclasses
+import sys
+
 import numpy as np
 import pytest
 
@@ -124,8 +127,23 @@ def test_rows_that_cannot_run_leave_the_others(run, tmp_path):
   assert "pip install -e '.[benchmark]'" in absent['status']
   assert half['status'].startswith(runner.NOT_INSTALLED)
   assert broken['status'] == 'failed: ValueError: there is no such kernel'
-  assert elsewhere['status'] == 'not installed: --smp_python names where it is'
+  assert 'not installed: --smp_python names an' in elsewhere['status']
   assert not any(row['runs'] for row in result['rows'][1:])
+
+
+def test_interpreter_of_its_own(run):
+  row = Row(
+    'elsewhere',
+    'fake_rows:own_times',
+    {'times': [1.0]},
+    ('a_package_that_is_not_there',),
+    other_python=True,
+  )
+  (result,) = run([row], smp_python=sys.executable)[0]['rows']
+  assert 'not installed: --smp_python names an' in result['status']
+  row = dataclasses.replace(row, packages=())
+  (result,) = run([row], smp_python=sys.executable)[0]['rows']
+  assert result['status'] == 'ok'
 
 
 def test_process_that_does_not_end(run, tmp_path):
