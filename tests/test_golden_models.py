@@ -6,9 +6,17 @@ import pathlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import recipe
-from deeplab import checkpoints, common, inference, model
+from deeplab import (
+  checkpoints,
+  common,
+  constant_graph,
+  inference,
+  model,
+  slim,
+)
 from deeplab.core import dense_prediction_cell
 
 _GOLDEN = pathlib.Path(__file__).parent / 'testdata' / 'golden'
@@ -69,41 +77,29 @@ def _check_labels(labels, expected, probabilities):
   assert (best[..., 1] - best[..., 0])[differs].max(initial=0.0) < 1e-5
 
 
-@pytest.mark.parametrize('name', _configurations())
-def test_equals_the_original(name):
+def _check_outputs(name, logits, predictions):
+  """Compares what a network gives for the image of a configuration.
+
+  Args:
+    name: of the configuration.
+    logits: {output: {name: [1, height, width, classes]}}; what is not there is
+      not compared.
+    predictions: what `inference.build_predictor` gives.
+  """
   golden = _INDEX[name]
-  spec = golden['spec']
-  arrays = np.load(_GOLDEN / f'{name}.npz')
-  options = make_options(spec)
-  images = arrays['image'][np.newaxis].astype(np.float32)
-
-  predictor = inference.build_predictor(
-    options,
-    spec['eval_scales'] or [1.0],
-    spec['add_flipped_images'],
-    spec['image_pyramid'],
-  )
-  variables = _check_variables(predictor, golden)
-  recipe.assign(variables)
-  assert recipe.weights_sha256(variables) == golden['weights_sha256']
-  network = model.build_model(options, spec['image_pyramid'])
-  recipe.assign(checkpoints.named_variables(network))
-
-  logits = network(images)
-  predictions = predictor(images)
   # Logits come first among the arrays. What their error can do to a softmax
   # is half of it; large logits make that more than rounding.
   logits_error = 0.0
-  for key, expected in arrays.items():
+  for key, expected in np.load(_GOLDEN / f'{name}.npz').items():
     output, _, item = key.partition('__')
     stride = golden['strides'].get(key, 1)
-    if 'logits' in item:
+    if 'logits' in item and item in logits[output]:
       value = logits[output][item][0].numpy()[::stride, ::stride]
       error = np.abs(value - expected).max()
       assert error <= 1e-4 * expected.std(), key
       logits_error = max(logits_error, error)
     elif item == 'averaged_softmax' or (
-      item.endswith('_prob') and not spec['eval_scales']
+      item.endswith('_prob') and not golden['spec']['eval_scales']
     ):
       # The original's multi-scale probabilities are softmaxed twice.
       name = item if output == 'predictions' else output + '_prob'
@@ -112,3 +108,66 @@ def test_equals_the_original(name):
     elif output == 'predictions' and not item.endswith('_prob'):
       probabilities = predictions[item + '_prob'][0].numpy()
       _check_labels(predictions[item][0].numpy(), expected, probabilities)
+
+
+def _image(name):
+  return np.load(_GOLDEN / f'{name}.npz')['image'][np.newaxis].astype('float32')
+
+
+def _passes(spec):
+  """The arguments of a predictor behind the ModelOptions."""
+  return {
+    'eval_scales': spec['eval_scales'] or [1.0],
+    'add_flipped_images': spec['add_flipped_images'],
+    'image_pyramid': spec['image_pyramid'],
+  }
+
+
+@pytest.mark.parametrize('name', _configurations())
+def test_equals_the_original(name):
+  golden = _INDEX[name]
+  spec = golden['spec']
+  options = make_options(spec)
+
+  predictor = inference.build_predictor(options, **_passes(spec))
+  variables = _check_variables(predictor, golden)
+  recipe.assign(variables)
+  assert recipe.weights_sha256(variables) == golden['weights_sha256']
+  network = model.build_model(options, spec['image_pyramid'])
+  recipe.assign(checkpoints.named_variables(network))
+
+  images = _image(name)
+  _check_outputs(name, network(images), predictor(images))
+
+
+@pytest.mark.parametrize('name', _configurations())
+def test_folded_equals_the_original(name):
+  spec = _INDEX[name]['spec']
+  options = make_options(spec)
+  if options.is_quantized:
+    pytest.skip('quantised networks are not folded')
+  store = slim.LayerStore()
+  predictor = inference.build_predictor(options, store=store, **_passes(spec))
+  recipe.assign(checkpoints.named_variables(predictor))
+  network = inference.fold(options, store, **_passes(spec))
+  sides = spec['crop_size'] or [None, None]
+  run = constant_graph.compile_function(
+    lambda images: (
+      {
+        f'{output}_scores': value
+        for output, value in network.scores(images).items()
+      }
+      | network.predictor()(images)
+    ),
+    tf.TensorSpec([1, *sides, 3], name='images'),
+  )
+  values = run(tf.constant(_image(name)))
+  logits = {output: {} for output in network.scores.output}
+  if not inference.averages(
+    spec['eval_scales'] or [1.0], spec['add_flipped_images']
+  ):
+    logits = {
+      output: {model.MERGED_LOGITS_SCOPE: values[f'{output}_scores']}
+      for output in logits
+    }
+  _check_outputs(name, logits, values)

@@ -11,6 +11,8 @@ The functions take and return Keras tensors; `build_model` makes a
 `keras.Model` of them.
 """
 
+import itertools
+
 import keras
 import tensorflow as tf
 
@@ -27,10 +29,10 @@ from deeplab.core.aspp import (
   CONCAT_PROJECTION_SCOPE,
   IMAGE_POOLING_SCOPE,
 )
+from deeplab.core.branch_logits import LOGITS_SCOPE_NAME, get_branch_logits
 from deeplab.core.decoder import DECODER_SCOPE, refine_by_decoder
 from deeplab.core.dense_prediction_cell import META_ARCHITECTURE_SCOPE
 
-LOGITS_SCOPE_NAME = 'logits'
 MERGED_LOGITS_SCOPE = 'merged_logits'
 
 PROB_SUFFIX = '_prob'
@@ -333,71 +335,6 @@ def extract_features(
   return net, end_points
 
 
-# Logits of one output.
-
-
-def get_branch_logits(
-  features,
-  num_classes,
-  atrous_rates=None,
-  aspp_with_batch_norm=False,
-  kernel_size=1,
-  weight_decay=0.0001,
-  scope_suffix='',
-):
-  """The last convolution; for DeepLab v2 one for each rate, summed.
-
-  Args:
-    features: [batch, height, width, channels]; or a list of such, one for
-      each branch.
-    num_classes: number of classes.
-    atrous_rates: rates of the v2 branches, where all take the same features;
-      unused with batch norm, where ASPP is part of the features.
-    aspp_with_batch_norm: whether that is so.
-    kernel_size: of the branches; 1 unless this is the v2 head.
-    weight_decay: of the kernels.
-    scope_suffix: name of the output.
-
-  Returns:
-    [batch, height, width, num_classes].
-
-  Raises:
-    InputError: a kernel size other than 1 without the v2 head.
-  """
-  if aspp_with_batch_norm or not atrous_rates:
-    if kernel_size != 1:
-      raise InputError(
-        'logits_kernel_size must be 1 without atrous_rates or when '
-        f'aspp_with_batch_norm is set. Received: {kernel_size}.'
-      )
-    atrous_rates = [1]
-  inputs = [(features, rate) for rate in atrous_rates]
-  if isinstance(features, list):
-    inputs = [(branch, 1) for branch in features]
-  with (
-    slim.arg_scope(
-      [slim.conv2d],
-      weights_regularizer=slim.l2_regularizer(weight_decay),
-      weights_initializer=slim.truncated_normal_initializer(0.01),
-    ),
-    slim.variable_scope(LOGITS_SCOPE_NAME),
-    slim.compute_dtype(None),
-  ):
-    branches = [
-      slim.conv2d(
-        branch,
-        num_classes,
-        kernel_size,
-        rate=rate,
-        activation_fn=None,
-        normalizer_fn=None,
-        scope=f'{scope_suffix}_{i}' if i else scope_suffix,
-      )
-      for i, (branch, rate) in enumerate(inputs)
-    ]
-    return sum(branches[1:], branches[0])
-
-
 # Predictions.
 
 
@@ -416,25 +353,54 @@ def predict_labels(
     {output: int32 [batch, height, width],
      output + '_prob': float32 [batch, height, width, classes]}.
   """
-  size = model_options.crop_size or utils.spatial_size(images)
+  return predict_from_logits(
+    merged_logits(images, model_options, image_pyramid),
+    model_options,
+    image_size(images, model_options),
+    with_logits,
+  )
+
+
+def merged_logits(images, model_options, image_pyramid=None):
+  """{output: [batch, h, w, classes]} of `multi_scale_logits`, merged alone."""
+  logits = multi_scale_logits(images, model_options, image_pyramid)
+  return {
+    output: values[MERGED_LOGITS_SCOPE] for output, values in logits.items()
+  }
+
+
+def image_size(images, model_options):
+  """[height, width] of the images, or a Keras tensor where not known yet."""
+  return model_options.crop_size or utils.spatial_size(images)
+
+
+def predict_from_logits(logits, model_options, size, with_logits=False):
+  """What `predict_labels` makes of the merged logits.
+
+  Args:
+    logits: {output: float32 [batch, h, w, classes]}.
+    model_options: ModelOptions.
+    size: [height, width] of the images.
+    with_logits: see `predict_labels`.
+
+  Returns:
+    See `predict_labels`.
+  """
   predictions = {}
-  for output, logits in multi_scale_logits(
-    images, model_options, image_pyramid
-  ).items():
-    logits = logits[MERGED_LOGITS_SCOPE]
+  for output, values in logits.items():
     if model_options.prediction_with_upsampled_logits:
-      logits = utils.resize_bilinear(logits, size)
-      labels = _argmax(logits)
-      probabilities = keras.ops.softmax(logits)
+      values = utils.resize_bilinear(values, size)
+      labels = _argmax(values)
+      probabilities = keras.ops.softmax(values)
     else:
       # Cheaper, and blocky: the labels are upsampled.
-      labels = utils.resize_nearest(_argmax(logits), size)
-      probabilities = utils.resize_bilinear(keras.ops.softmax(logits), size)
+      labels = utils.resize_nearest(_argmax(values), size)
+      probabilities = utils.resize_bilinear(keras.ops.softmax(values), size)
     predictions[output] = labels
     predictions[output + PROB_SUFFIX] = probabilities
     if with_logits:
       # The tensor itself where it has that size already.
-      predictions[output + LOGITS_SUFFIX] = utils.resize_bilinear(logits, size)
+      predictions[output + LOGITS_SUFFIX] = utils.resize_bilinear(values, size)
   return predictions
 
 
@@ -453,26 +419,59 @@ def predict_labels_multi_scale(
     {output: int32 [batch, height, width],
      output + '_prob': float32 [batch, height, width, classes]}.
   """
-  size = model_options.crop_size or utils.spatial_size(images)
-  outputs = model_options.outputs_to_num_classes
-  sums = dict.fromkeys(outputs, 0.0)
-  flips = (False, True) if add_flipped_images else (False,)
-  for scale in eval_scales:
-    for flip in flips:
-      inputs = keras.ops.flip(images, axis=2) if flip else images
-      logits = multi_scale_logits(inputs, model_options, [scale])
-      for output in outputs:
-        value = logits[output][MERGED_LOGITS_SCOPE]
-        if flip:
-          value = keras.ops.flip(value, axis=2)
-        value = keras.ops.softmax(utils.resize_bilinear(value, size))
-        sums[output] = sums[output] + value
+  return predict_from_probabilities(
+    average_probabilities(
+      images, model_options, eval_scales, add_flipped_images
+    )
+  )
+
+
+def predict_from_probabilities(probabilities):
+  """{output: labels, output + '_prob': probabilities} of {output: these}."""
   predictions = {}
-  for output, total in sums.items():
-    probabilities = total / (len(eval_scales) * len(flips))
-    predictions[output] = _argmax(probabilities)
-    predictions[output + PROB_SUFFIX] = probabilities
+  for output, values in probabilities.items():
+    predictions[output] = _argmax(values)
+    predictions[output + PROB_SUFFIX] = values
   return predictions
+
+
+def average_probabilities(
+  images, model_options, eval_scales=(1.0,), add_flipped_images=False
+):
+  """The mean of the probabilities over scales and mirror images.
+
+  One pass follows the other, so that there is never more than one in memory.
+
+  Args:
+    images: float32 [batch, height, width, 3].
+    model_options: ModelOptions.
+    eval_scales: scales of the images.
+    add_flipped_images: also use the mirror image at each scale.
+
+  Returns:
+    {output: float32 [batch, height, width, classes]}.
+  """
+  size = image_size(images, model_options)
+  flips = (False, True) if add_flipped_images else (False,)
+  sums = {}
+  for scale, flip in itertools.product(eval_scales, flips):
+    inputs = slim.function(_after, images, *sums.values())
+    if flip:
+      inputs = keras.ops.flip(inputs, axis=2)
+    logits = merged_logits(inputs, model_options, [scale])
+    for output, value in logits.items():
+      if flip:
+        value = keras.ops.flip(value, axis=2)
+      value = keras.ops.softmax(utils.resize_bilinear(value, size))
+      sums[output] = sums[output] + value if output in sums else value
+  passes = len(eval_scales) * len(flips)
+  return {output: total / passes for output, total in sums.items()}
+
+
+def _after(tensor, *others):
+  """A tensor that is there once the others are."""
+  with tf.control_dependencies(others):
+    return tf.identity(tensor)
 
 
 def _argmax(logits):

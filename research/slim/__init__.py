@@ -7,6 +7,7 @@ graph:
     net = slim.conv2d(images, 64, 3, stride=2, scope='conv1_1')
 """
 
+from deeplab.slim.folding import folded, is_folded
 from deeplab.slim.initializers import (
   ones_initializer,
   truncated_normal_initializer,
@@ -34,6 +35,7 @@ from deeplab.slim.quantization import (
   quantized,
 )
 from deeplab.slim.scopes import (
+  LayerStore,
   add_arg_scope,
   arg_scope,
   collect_end_points,
@@ -47,6 +49,7 @@ from deeplab.slim.scopes import (
 )
 
 __all__ = [
+  'LayerStore',
   'add_arg_scope',
   'arg_scope',
   'as_float32',
@@ -58,8 +61,10 @@ __all__ = [
   'conv2d',
   'declare_range',
   'dropout',
+  'folded',
   'function',
   'hard_gate',
+  'is_folded',
   'is_quantized',
   'l2_regularizer',
   'layer_store',

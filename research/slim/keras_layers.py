@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab.common import InputError
-from deeplab.slim import scopes
+from deeplab.slim import depthwise, scopes
 
 # The fused kernel's smallest epsilon; TensorFlow 1 raised smaller ones to it.
 _MIN_EPSILON = 1.001e-5
@@ -55,6 +55,11 @@ class Step(typing.NamedTuple):
   kernel: Callable
   convolve: Callable
   channels: tuple[int, ...]
+
+  @property
+  def is_depthwise(self):
+    """Whether each channel is convolved by itself."""
+    return len(self.channels) == 2
 
 
 class _Convolution(keras.layers.Layer):
@@ -255,6 +260,10 @@ class SeparableConv2D(_Convolution):
     return depthwise, pointwise
 
   def _depthwise(self, inputs, kernel):
+    if scopes.current_train_step() is not None and depthwise.applies(
+      inputs, kernel, self.rates, self.padding
+    ):
+      return depthwise.convolve(inputs, kernel, self.rates)
     # tf.nn goes through SpaceToBatchND for rates above 1: the gradient of the
     # dilated depthwise operation is wrong on CPUs, without an error.
     return tf.nn.depthwise_conv2d(
@@ -319,6 +328,23 @@ class BatchNorm(keras.layers.Layer):
     gamma = tf.ones(channels) if self.gamma is None else self.gamma
     beta = tf.zeros(channels) if self.beta is None else self.beta
     return tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta)
+
+  def scale_and_offset(self):
+    """What the moving statistics make of a value: float64 arrays [channels].
+
+    Returns:
+      What it is multiplied by, and what is added to that.
+    """
+    gamma, beta, mean, variance = (
+      np.asarray(value, np.float64)
+      for value in (
+        *self.gamma_and_beta(),
+        self.moving_mean,
+        self.moving_variance,
+      )
+    )
+    scale = gamma / np.sqrt(variance + self.epsilon)
+    return scale, beta - mean * scale
 
   def batch_moments(self, inputs):
     """Mean and biased variance of a batch, which the moving ones take in.

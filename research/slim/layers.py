@@ -9,7 +9,13 @@ import functools
 
 import keras
 
-from deeplab.slim import initializers, keras_layers, quantization, scopes
+from deeplab.slim import (
+  folding,
+  initializers,
+  keras_layers,
+  quantization,
+  scopes,
+)
 from deeplab.slim.scopes import add_arg_scope
 
 _ZEROS = initializers.zeros_initializer()
@@ -73,7 +79,7 @@ def batch_norm(
         decay, center, scale, epsilon, is_training, name
       ),
     )
-    if isinstance(inputs, quantization.Unfolded):
+    if isinstance(inputs, quantization.Unfolded | folding.Unfolded):
       return inputs.fold(layer)
     return layer(inputs)
 
@@ -118,9 +124,12 @@ def _convolve(
       outputs = quantization.convolve(layer, inputs, normalizer_fn, full_name)
       outputs = quantization.activate(outputs, activation_fn)
       return scopes.collect_named_output(full_name, outputs)
-    outputs = layer(inputs)
-    if normalizer_fn is not None:
-      outputs = normalizer_fn(outputs)
+    if folding.is_folded():
+      outputs = folding.convolve(layer, inputs, normalizer_fn)
+    else:
+      outputs = layer(inputs)
+      if normalizer_fn is not None:
+        outputs = normalizer_fn(outputs)
     if activation_fn is not None:
       outputs = activation_fn(outputs)
     return scopes.collect_named_output(full_name, outputs)

@@ -91,6 +91,7 @@ class _State(threading.local):
     self.end_points = None
     self.train_step = None
     self.quantization = None
+    self.folding = False
     self.compute_dtype = None
 
 
@@ -373,3 +374,16 @@ def quantization_scope(settings):
 def current_quantization():
   """The settings of the open `quantization_scope`, or None."""
   return _STATE.quantization
+
+
+# Inference.
+
+
+def folding_scope(value):
+  """Makes `value` what `is_folding` returns; a context manager."""
+  return _set('folding', value)
+
+
+def is_folding():
+  """Whether convolutions are built for inference; see `slim.folding`."""
+  return _STATE.folding

@@ -1,0 +1,87 @@
+"""Functions without variables, in the form that TensorFlow runs fastest."""
+
+import tensorflow as tf
+from tensorflow.python.framework import convert_to_constants
+
+_SUMS = ('Add', 'AddV2')
+_KEEP = '_grappler_do_not_remove'
+
+
+def compile_function(function, *specs):
+  """Traces a function once, with the values of its variables as constants.
+
+  TensorFlow's kernels keep constant weights in the order that they compute in;
+  those of variables they reorder at every call.
+
+  Args:
+    function: of tensors, that returns {name: tensor}.
+    *specs: tf.TensorSpec of each argument, with a name.
+
+  Returns:
+    A function that takes the arguments by position and returns the same
+    dictionary. It can be called inside other functions, and saved with them.
+  """
+  names = []
+
+  def flat(*arguments):
+    values = function(*arguments)
+    names[:] = sorted(values)
+    return [values[name] for name in names]
+
+  traced = tf.function(flat, input_signature=specs).get_concrete_function()
+  if traced.captured_inputs:
+    traced = convert_to_constants.convert_variables_to_constants_v2(
+      traced, lower_control_flow=False
+    )
+  graph = traced.graph.as_graph_def()
+  _help_remapper(graph)
+  wrapped = tf.compat.v1.wrap_function(
+    lambda: tf.import_graph_def(graph, name=''), []
+  )
+  pruned = wrapped.prune(
+    [tensor.name for tensor in traced.inputs],
+    [tensor.name for tensor in traced.outputs],
+  )
+  return lambda *arguments: dict(zip(names, pruned(*arguments), strict=True))
+
+
+def _help_remapper(graph):
+  """Keeps TensorFlow from joining operations in ways that it fails at.
+
+  Its remapper joins a convolution, its bias and a sum, and with these a ReLU.
+  It leaves the whole graph as it was where a sum has two convolutions to be
+  joined with, or a ReLU and another operation behind it (as those of Xception
+  have). One of the biases, or the ReLU, must look like something else.
+
+  Args:
+    graph: GraphDef, which is changed.
+  """
+  nodes = {node.name: node for node in graph.node}
+  users = {name: [] for name in nodes}
+  for node in graph.node:
+    for source in node.input:
+      users[_node_name(source)].append(node)
+  for node in list(graph.node):
+    if node.op not in _SUMS:
+      continue
+    terms = [nodes[_node_name(source)] for source in node.input]
+    if all(term.op == 'BiasAdd' for term in terms):
+      terms[1].attr[_KEEP].b = True
+    if len(users[node.name]) > 1:
+      for user in users[node.name]:
+        if user.op == 'Relu':
+          _to_maximum(graph, user)
+
+
+def _node_name(source):
+  return source.lstrip('^').partition(':')[0]
+
+
+def _to_maximum(graph, node):
+  """Makes the same of a ReLU by another operation."""
+  dtype = node.attr['T']
+  zero = graph.node.add(name=f'{node.name}/zero', op='Const')
+  zero.attr['dtype'].CopyFrom(dtype)
+  zero.attr['value'].tensor.CopyFrom(tf.make_tensor_proto(0, dtype.type, []))
+  node.op = 'Maximum'
+  node.input.append(zero.name)
