@@ -59,6 +59,8 @@ def _draw_bars(axes, case):
 
 def _draw_curve(both, case):
   """Time and memory on logarithmic scales, with a line of proportion."""
+  from matplotlib import ticker
+
   points = summary.points(case)
   both[0].set_title(case['title'], fontsize='medium', loc='left')
   for axes, key, scale, label in zip(
@@ -70,13 +72,14 @@ def _draw_curve(both, case):
   ):
     xs = [point['x'] for point in points]
     axes.plot(xs, [scale * p[key] for p in points], 'o-', label='measured')
-    base = next(p for p in points if p['x'] == case['rows'][0]['x'])
-    proportional = [
-      scale * base[key] * p['multiply_adds'] / base['multiply_adds']
-      for p in points
-    ]
-    axes.plot(xs, proportional, '--', label='as the multiply-adds')
+    for base in points:
+      if base['x'] == case['rows'][0]['x']:
+        unit = scale * base[key] / base['multiply_adds']
+        line = [unit * point['multiply_adds'] for point in points]
+        axes.plot(xs, line, '--', label='as the multiply-adds')
     axes.set(xscale='log', yscale='log', xlabel=case['x_label'], ylabel=label)
     axes.set_xticks(xs, [f'{x:g}' for x in xs])
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter('{x:g}')
     axes.minorticks_off()
     axes.legend(fontsize='small')

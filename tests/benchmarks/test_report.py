@@ -176,6 +176,15 @@ def test_plot(results):
   assert figures.draw(results) is None
 
 
+def test_growth_without_its_baseline(results):
+  case = results['cases'][-1]
+  case['rows'][0].update(runs=[], status='failed: it broke')
+  _, rows = _cells(report.to_markdown(results), 'Title of growth/side')
+  assert rows['2'][-1] == 'failed: it broke'
+  assert rows['4'][0] == '16000.0'
+  assert figures.draw(results)
+
+
 def test_render_command(results, tmp_path, repository):
   path = tmp_path / 'results.json'
   path.write_text(json.dumps(results))
