@@ -31,6 +31,7 @@ def _define_flags():
   model_flags.define_model_flags(output_stride=8)
   model_flags.define_scale_flags('inference_scales')
   model_flags.define_moving_average_flag()
+  model_flags.define_inference_dtype_flag()
   absl_flags.DEFINE_string(
     'checkpoint_path', None, 'Directory, prefix or file of a checkpoint.'
   )
@@ -123,6 +124,7 @@ def main():
     calibration_images=FLAGS.calibration_images,
     calibration_limit=FLAGS.calibration_limit,
     use_moving_averages=FLAGS.use_moving_averages,
+    inference_dtype=FLAGS.inference_dtype,
     verify=FLAGS.verify,
     verify_images=FLAGS.verify_images,
     verify_limit=FLAGS.verify_limit,

@@ -37,6 +37,7 @@ def define_data_flags(prefix):
   model_flags.define_model_flags()
   model_flags.define_scale_flags()
   model_flags.define_moving_average_flag()
+  model_flags.define_inference_dtype_flag()
   absl_flags.DEFINE_string(
     'checkpoint_dir',
     None,
@@ -243,6 +244,7 @@ def _job(make_dataset, crop_size, infer=False, **arguments):
     add_flipped_images=FLAGS.add_flipped_images,
     image_pyramid=FLAGS.image_pyramid,
     use_moving_averages=FLAGS.use_moving_averages,
+    inference_dtype=FLAGS.inference_dtype,
     **arguments,
   )
 

@@ -10,7 +10,13 @@ import tempfile
 import tensorflow as tf
 from absl import logging
 
-from deeplab import atomic_files, checkpoints, common, input_preprocess
+from deeplab import (
+  atomic_files,
+  checkpoints,
+  common,
+  inference,
+  input_preprocess,
+)
 from deeplab.common import InputError
 from deeplab.exporting import formats as formats_lib
 from deeplab.exporting import frozen, images, saved_model, verification
@@ -48,6 +54,7 @@ def export(
   verify=False,
   verify_images=None,
   verify_limit=10,
+  inference_dtype='float32',
   **resizing,
 ):
   """Exports a checkpoint.
@@ -72,6 +79,7 @@ def export(
     verify_images: patterns of image files or records to compare on; None for
       those of the calibration, or else generated ones.
     verify_limit: number of these images to use at most.
+    inference_dtype: one of `inference.DTYPES`, that of a SavedModel.
     **resizing: see `Network`.
 
   Returns:
@@ -96,6 +104,7 @@ def export(
     use_moving_averages,
     calibration,
     resizing,
+    inference_dtype,
   )
   _check(network, names, save_inference_graph)
   shown = _shown(calibration, verify_images, verify_limit) if verify else None
@@ -166,6 +175,16 @@ def _check(network, names, save_inference_graph):
     raise InputError(
       f'--calibration_images={network.calibration} has no effect without '
       f'--export_format={formats_lib.TFLITE_INT8}.'
+    )
+  inference.check_dtype(network.inference_dtype, network.options)
+  if (
+    network.inference_dtype != inference.DTYPES[0]
+    and formats_lib.SAVED_MODEL not in names
+  ):
+    raise InputError(
+      f'--inference_dtype={network.inference_dtype} has no effect without '
+      f'--export_format={formats_lib.SAVED_MODEL}; the other formats hold '
+      'float32, or have a type of their own. Leave it out.'
     )
   cropped = all(formats_lib.FORMATS[name].takes_crop for name in names)
   if network.resizes and cropped and not network.calibration:

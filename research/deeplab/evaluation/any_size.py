@@ -123,7 +123,10 @@ class AnySizePredictor:
 
   def restore(self, prefix):
     """Loads the weights of a checkpoint; see `prediction.Predictor.restore`."""
-    return self._first.restore(prefix)
+    step = self._first.restore(prefix)
+    for network in self._networks.values():
+      network.forget_weights()
+    return step
 
   def __call__(self, images, sizes=None):
     """Labels a batch.

@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
@@ -14,8 +16,10 @@ from deeplab import (
   checkpoint_files,
   checkpoints,
   common,
+  constant_graph,
   inference,
   model,
+  slim,
 )
 from deeplab.common import InputError
 from deeplab.core import dense_crf
@@ -23,6 +27,8 @@ from deeplab.datasets import data_generator
 
 # Least seconds between two looks for a new checkpoint.
 _POLL_SECS = 1
+
+_PROBABILITIES = common.OUTPUT_TYPE + model.PROB_SUFFIX
 
 _RANGES = {
   'interval_secs': common.NOT_NEGATIVE,
@@ -146,6 +152,8 @@ class Predictor:
     use_moving_averages=None,
     strategy=None,
     store=None,
+    inference_dtype='float32',
+    for_speed=True,
   ):
     """Builds the network; the weights come with `restore`.
 
@@ -161,35 +169,64 @@ class Predictor:
       strategy: tf.distribute strategy over whose devices each batch is spread;
         None for the default device.
       store: slim.LayerStore of a network to share the weights with, or None.
+      inference_dtype: one of inference.DTYPES.
+      for_speed: compute with `inference.fold`, on one device. Quantised
+        networks, and several devices, compute with the network itself.
 
     Raises:
-      InputError: the options cannot be built, a scale is not positive, or
-        there are both an image pyramid and several scales or flips.
+      InputError: the options cannot be built, a scale is not positive, there
+        are both an image pyramid and several scales or flips, or the network
+        cannot be run in that type.
     """
+    inference.check_dtype(inference_dtype, options)
+    if strategy and inference_dtype != inference.DTYPES[0]:
+      raise InputError(
+        f'--inference_dtype={inference_dtype} is for one device; leave '
+        '--num_clones and --clone_on_cpu out.'
+      )
+    self._store = slim.LayerStore() if store is None else store
+    self._passes = (eval_scales, add_flipped_images, image_pyramid)
     with strategy.scope() if strategy else contextlib.nullcontext():
       self._model = inference.build_predictor(
-        options,
-        eval_scales=eval_scales,
-        add_flipped_images=add_flipped_images,
-        image_pyramid=image_pyramid,
-        store=store,
+        options, *self._passes, store=self._store
       )
+    self._options = options
     self._strategy = strategy
     self._use_moving_averages = use_moving_averages
+    self._inference_dtype = inference_dtype
+    self._is_folded = for_speed and not strategy and not options.is_quantized
     # One trace serves every batch: the last one may be smaller.
-    signature = tf.TensorSpec([None, *crop_size, 3], tf.float32)
-    self._predict = tf.function(self._labels, input_signature=[signature])
-    self._predict_all = tf.function(self._outputs, input_signature=[signature])
+    self._signature = tf.TensorSpec([None, *crop_size, 3], name='images')
+    self._functions = {}
     self.crf = crf
     self.output_stride = options.output_stride
 
-  def _labels(self, images):
-    return self._outputs(images)[common.OUTPUT_TYPE]
+  def forget_weights(self):
+    """Has other weights, of the shared store, used from the next call on."""
+    if self._is_folded:
+      self._functions.clear()
 
-  def _outputs(self, images):
-    if self._strategy is None:
-      return self._model(images, training=False)
-    return _spread(self._strategy, self._model, images)
+  def _predict(self, images, *names):
+    """{name: tensor} of those outputs, by a function that computes no more."""
+    if names not in self._functions:
+      self._functions[names] = self._function(names)
+    return self._functions[names](tf.convert_to_tensor(images, tf.float32))
+
+  def _function(self, names):
+    network = self._model
+    if self._is_folded:
+      network = inference.fold(
+        self._options, self._store, *self._passes, self._inference_dtype
+      ).predictor()
+    network = keras.Model(
+      network.input, {name: network.output[name] for name in names}
+    )
+    if self._is_folded:
+      return constant_graph.compile_function(network, self._signature)
+    run = network
+    if self._strategy is not None:
+      run = functools.partial(_spread, self._strategy, network)
+    return tf.function(run, input_signature=[self._signature])
 
   def restore(self, prefix):
     """Loads the weights of a checkpoint.
@@ -206,6 +243,7 @@ class Predictor:
     report = checkpoints.restore(
       self._model, prefix, use_moving_averages=self._use_moving_averages
     )
+    self.forget_weights()
     print(report)
     return checkpoints.global_step(prefix)
 
@@ -222,8 +260,9 @@ class Predictor:
       Integer NumPy array [batch, height, width].
     """
     if self.crf is None:
-      return self._predict(images).numpy()
-    outputs = self._predict_all(images)
+      outputs = self._predict(images, common.OUTPUT_TYPE)
+      return outputs[common.OUTPUT_TYPE].numpy()
+    outputs = self._predict(images, common.OUTPUT_TYPE, _PROBABILITIES)
     labels = outputs[common.OUTPUT_TYPE].numpy().copy()
     samples = self._samples(images, outputs, sizes)
     for label, sample in zip(labels, samples, strict=True):
@@ -242,11 +281,12 @@ class Predictor:
       For each image, without its padding: (uint8 [height, width, 3], float32
       [height, width, classes]), the image and its probabilities before the CRF.
     """
-    return self._samples(images, self._predict_all(images), sizes)
+    outputs = self._predict(images, _PROBABILITIES)
+    return self._samples(images, outputs, sizes)
 
   def _samples(self, images, outputs, sizes):
     """See `probabilities`."""
-    probabilities = outputs[common.OUTPUT_TYPE + model.PROB_SUFFIX].numpy()
+    probabilities = outputs[_PROBABILITIES].numpy()
     # Whole numbers unless the images were resized.
     images = np.rint(np.clip(images, 0, 255)).astype(np.uint8)
     if sizes is None:
@@ -363,6 +403,7 @@ class Job:
     crf: dense_crf.Parameters to refine the probabilities with, or None.
     use_moving_averages: see `checkpoints.restore`.
     strategy: see `Predictor`.
+    inference_dtype: see `Predictor`.
     make_predictor: called like `Predictor` in its place, or None.
     limit: stop after so many checkpoints; 0 for no end.
     interval_secs: least time between two checkpoints.
@@ -379,6 +420,7 @@ class Job:
   crf: dense_crf.Parameters | None = None
   use_moving_averages: bool | None = None
   strategy: tf.distribute.Strategy | None = None
+  inference_dtype: str = 'float32'
   make_predictor: Callable | None = None
   limit: int = 0
   interval_secs: float = 300
@@ -417,6 +459,7 @@ class Job:
       self.crf,
       use_moving_averages=self.use_moving_averages,
       strategy=self.strategy,
+      inference_dtype=self.inference_dtype,
     )
     if self.crf is not None:
       print(f'Dense CRF: {self.crf}.')

@@ -14,7 +14,15 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from deeplab import checkpoints, common, inference, input_preprocess, model
+from deeplab import (
+  checkpoints,
+  common,
+  constant_graph,
+  inference,
+  input_preprocess,
+  model,
+  slim,
+)
 from deeplab.exporting import images
 
 INPUT_NAME = 'ImageTensor'
@@ -46,6 +54,7 @@ class Network:
       values are measured, or None.
     resizing: min_resize_value, max_resize_value, resize_factor and
       keep_aspect_ratio of input_preprocess.preprocess_image_and_label.
+    inference_dtype: one of inference.DTYPES, that of a SavedModel.
   """
 
   checkpoint: str
@@ -56,11 +65,12 @@ class Network:
   use_moving_averages: bool | None = None
   calibration: images.Source | None = None
   resizing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  inference_dtype: str = 'float32'
 
   @property
   def averages_probabilities(self):
     """Whether there are several scales or mirror images, hence no logits."""
-    return tuple(self.inference_scales) != (1.0,) or self.add_flipped_images
+    return inference.averages(self.inference_scales, self.add_flipped_images)
 
   @property
   def resizes(self):
@@ -73,7 +83,14 @@ class Network:
   @functools.cached_property
   def predictor(self):
     """The keras.Model that evaluation uses, restored, with logits if any."""
-    return self._restored(with_logits=not self.averages_probabilities)
+    return self._restored(
+      with_logits=not self.averages_probabilities, store=self._store
+    )
+
+  @functools.cached_property
+  def _store(self):
+    """The layers of `predictor`."""
+    return slim.LayerStore()
 
   @functools.cached_property
   def converter_predictor(self):
@@ -137,17 +154,55 @@ class Network:
       predictor.input, {name: predictor.output[_KEYS[name]] for name in names}
     )
 
+  def fast_outputs(self, *names):
+    """The same function as `outputs`, for speed, in the `inference_dtype`.
 
-def save(predictor, folder, signatures):
-  """Writes functions that call a predictor, or parts of it, as a SavedModel.
+    The weights are constants in it. It is traced once, whatever the names, so
+    that what calls it with several of them holds the weights once.
+    """
+    if self.options.is_quantized:
+      return self.outputs(*names)
+    scores, finish = self._fast_parts
+
+    def run(images):
+      predictions = finish(scores(images))
+      return {name: predictions[_KEYS[name]] for name in names}
+
+    return run
+
+  @functools.cached_property
+  def _fast_parts(self):
+    """Compiled scores, and what `inference.Network.finish` is."""
+    # Its weights have to be there.
+    _ = self.predictor
+    network = inference.fold(
+      self.options,
+      self._store,
+      self.inference_scales,
+      self.add_flipped_images,
+      self.image_pyramid,
+      self.inference_dtype,
+    )
+    images = tf.TensorSpec([None, *self.options.crop_size, 3], name='images')
+    scores = constant_graph.compile_function(network.scores, images)
+    arguments = {}
+    if not self.averages_probabilities:
+      arguments['with_logits'] = True
+    return scores, functools.partial(network.finish, **arguments)
+
+
+def save(folder, signatures, predictor=None):
+  """Writes functions as a SavedModel.
 
   Args:
-    predictor: keras.Model.
     folder: for the files.
     signatures: a tf.function or {name: tf.function}.
+    predictor: keras.Model that they call, or parts of it; None if what they
+      call has no variables.
   """
   module = tf.Module()
-  module.variables_of_the_network = [v.value for v in predictor.variables]
+  if predictor is not None:
+    module.variables_of_the_network = [v.value for v in predictor.variables]
   verbosity = logging.get_verbosity()
   # At INFO the name of every variable is logged, for every function.
   logging.set_verbosity(logging.WARNING)
@@ -155,6 +210,20 @@ def save(predictor, folder, signatures):
     tf.saved_model.save(module, folder, signatures=signatures)
   finally:
     logging.set_verbosity(verbosity)
+
+
+def crop_to_image(name, values, inside):
+  """Crops padding off what the network gave for images that keep their size.
+
+  Args:
+    name: of the output.
+    values: [batch, crop height, crop width, ...].
+    inside: int32 [2], size of the image.
+
+  Returns:
+    [batch, height, width, ...], an operation of that name.
+  """
+  return tf.identity(values[:, : inside[0], : inside[1]], name)
 
 
 def to_image(name, values, inside, size):
@@ -183,13 +252,15 @@ def to_image(name, values, inside, size):
   return tf.identity(values, name)
 
 
-def serving_function(network, outputs, batch=None):
+def serving_function(network, outputs, batch=None, for_speed=False):
   """The function that is exported.
 
   Args:
     network: Network.
     outputs: names, of LABELS, PROBABILITIES and LOGITS.
     batch: number of images in a batch, None for any.
+    for_speed: build it of `Network.fast_outputs`, rather than with the
+      operations of the official graph.
 
   Returns:
     A tf.function from 'ImageTensor', uint8 [batch, height, width, 3], to
@@ -197,7 +268,7 @@ def serving_function(network, outputs, batch=None):
      'SemanticProbabilities', 'SemanticLogits': float32 [batch, height, width,
      classes]}, those of them that are in `outputs`.
   """
-  run = network.outputs(*outputs)
+  run = (network.fast_outputs if for_speed else network.outputs)(*outputs)
   crop_size = network.options.crop_size
 
   def serve(images):
@@ -205,11 +276,13 @@ def serving_function(network, outputs, batch=None):
     # Where `preprocess` cannot raise (ONNX has no such operation), this fails
     # for an image that is larger than the crop.
     padded = tf.reshape(padded, [tf.shape(images)[0], *crop_size, 3])
+    values = run(padded)
+    if for_speed and not network.resizes:
+      return {
+        name: crop_to_image(name, values[name], inside) for name in values
+      }
     size = tf.shape(images)[1:3]
-    return {
-      name: to_image(name, values, inside, size)
-      for name, values in run(padded).items()
-    }
+    return {name: to_image(name, values[name], inside, size) for name in values}
 
   return tf.function(
     serve,

@@ -34,12 +34,15 @@ def write(network, folder):
     folder: for its files.
   """
   functions = {
-    name: network_lib.serving_function(network, outputs)
+    name: network_lib.serving_function(network, outputs, for_speed=True)
     for name, outputs in _SIGNATURES.items()
     if LOGITS not in outputs or not network.averages_probabilities
   }
   functions[ENCODED_SIGNATURE] = _encoded(functions['labels'])
-  network_lib.save(network.predictor, folder, functions)
+  with_variables = network.options.is_quantized
+  network_lib.save(
+    folder, functions, network.predictor if with_variables else None
+  )
 
 
 def _encoded(label):

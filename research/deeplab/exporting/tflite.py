@@ -131,7 +131,7 @@ def _save(network, folder, input_type):
       images = tf.quantization.fake_quant_with_min_max_args(images, 0.0, 255.0)
     return {LABELS: predictor(images)[common.OUTPUT_TYPE]}
 
-  network_lib.save(predictor, folder, label)
+  network_lib.save(folder, label, predictor)
 
 
 def _calibration_inputs(network):

@@ -137,6 +137,8 @@ class _Reference:
       network.add_flipped_images,
       network.image_pyramid,
       use_moving_averages=network.use_moving_averages,
+      # By other operations than those that are to be verified.
+      for_speed=False,
     )
     self._predict.restore(network.checkpoint)
     self._counts = np.zeros(
