@@ -30,15 +30,15 @@ RESIZED_WIDTH = 'resized_width'
 
 # The buffer of undecoded records that are shuffled: the official number at
 # least, more while they are small.
-_MIN_SHUFFLE_RECORDS = 100
-_MAX_SHUFFLE_RECORDS = 1024
+_MIN_SHUFFLE_RECORDS, _MAX_SHUFFLE_RECORDS = 100, 1024
 _SHUFFLE_BYTES = 1 << 28
 
 # Before each attempt to read again.
 _WAITS = read_errors.waits(3)
 
-# Shards that the shuffled records of one moment come from.
-_OPEN_SHARDS = 16
+# Shards that the shuffled records of one moment come from, and batches that
+# wait for whoever takes them.
+_OPEN_SHARDS, _PREFETCHED = 16, 2
 
 
 class Dataset:
@@ -267,19 +267,20 @@ class Dataset:
     dataset = dataset.batch(
       self.batch_size // num_parts, drop_remainder=self._only_full_batches()
     )
-    if self.data_service is not None:
-      dataset = service_client.distribute(
-        dataset, self.data_service, self._service_job()
-      )
+    options = tf.data.Options()
+    # A tuned iterator may take a minute to end: its thread misses the signal.
+    options.autotune.enabled = False
     # A share must not be shared again. Files cannot be dealt out by
     # TensorFlow, since an epoch shuffles them.
     is_share = num_parts > 1 or self.data_service is not None
     policies = tf.data.experimental.AutoShardPolicy
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = (
-      policies.OFF if is_share else policies.DATA
-    )
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+    policy = policies.OFF if is_share else policies.DATA
+    options.experimental_distribute.auto_shard_policy = policy
+    if self.data_service is not None:
+      dataset = service_client.distribute(
+        dataset.with_options(options), self.data_service, self._service_job()
+      )
+    return dataset.prefetch(_PREFETCHED).with_options(options)
 
   def _only_full_batches(self):
     return self.is_training or self.should_repeat

@@ -111,6 +111,11 @@ def test_training_batches():
   assert set(np.unique(batch['label'])) <= {*range(21), 255}
 
 
+def test_batches_do_not_tune_themselves():
+  """The thread that does could sleep for a minute when an iterator ends."""
+  assert make('val').as_dataset().options().autotune.enabled is False
+
+
 def test_every_epoch_holds_every_example_in_another_order():
   dataset = make_training()
   batches = fingerprints(dataset, 8)
