@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from deeplab.training import upsampled_loss
+
 # Below this many pixels (none, that is) the loss is zero; official guard
 # against a division by zero.
 _MIN_PIXELS = 1e-5
@@ -55,33 +57,42 @@ def softmax_cross_entropy_loss_for_each_scale(
   """
   losses = {}
   for scale, logits in scales_to_logits.items():
-    if upsample_logits:
-      logits = tf.raw_ops.ResizeBilinear(
-        images=logits, size=_size(labels), align_corners=True
-      )
     resize = functools.partial(_resize_labels, size=_size(logits))
     scaled_labels = labels if upsample_logits else resize(labels)
-    pixel_losses, keep_mask = _pixel_losses(
-      tf.reshape(logits, [-1, num_classes]),
-      tf.reshape(scaled_labels, [-1]),
-      ignore_label,
-      loss_weight,
-    )
-    if top_k_percent_pixels < 1.0:
-      count = _num_hard_pixels(
-        tf.size(pixel_losses),
-        top_k_percent_pixels,
-        hard_example_mining_step,
-        global_step,
+    kept = tf.not_equal(scaled_labels, ignore_label)
+    # Any class will do where the weight is zero.
+    classes = tf.where(kept, scaled_labels, 0)
+    weights = _weights(classes, tf.cast(kept, tf.float32), loss_weight)
+    takes_all = top_k_percent_pixels == 1.0
+    if takes_all and upsample_logits and upsampled_loss.applies(logits, labels):
+      total = upsampled_loss.weighted_sum(
+        logits, classes[..., 0], weights[..., 0]
       )
-      pixel_losses = _largest(pixel_losses, count)
-      keep_mask = tf.cast(tf.not_equal(pixel_losses, 0.0), tf.float32)
-    num_present = tf.reduce_sum(keep_mask)
-    if batch is not None and top_k_percent_pixels == 1.0:
+    else:
+      if upsample_logits:
+        logits = tf.raw_ops.ResizeBilinear(
+          images=logits, size=_size(labels), align_corners=True
+        )
+      pixel_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels=tf.reshape(classes, [-1]),
+        logits=tf.reshape(logits, [-1, num_classes]),
+      ) * tf.reshape(weights, [-1])
+      if not takes_all:
+        count = _num_hard_pixels(
+          tf.size(pixel_losses),
+          top_k_percent_pixels,
+          hard_example_mining_step,
+          global_step,
+        )
+        pixel_losses = _largest(pixel_losses, count)
+        kept = tf.not_equal(pixel_losses, 0.0)
+      total = tf.reduce_sum(pixel_losses)
+    num_present = tf.reduce_sum(tf.cast(kept, tf.float32))
+    if batch is not None and takes_all:
       all_labels = batch.labels if upsample_logits else resize(batch.labels)
-      kept = tf.cast(tf.not_equal(all_labels, ignore_label), tf.float32)
-      num_present = batch.mean(tf.reduce_sum(kept) / batch.num_parts)
-    losses[scale] = _mean_of_present(pixel_losses, num_present)
+      all_kept = tf.cast(tf.not_equal(all_labels, ignore_label), tf.float32)
+      num_present = batch.mean(tf.reduce_sum(all_kept) / batch.num_parts)
+    losses[scale] = _mean_of_present(total, num_present)
   return losses
 
 
@@ -112,28 +123,20 @@ def _size(images):
   return size.as_list() if size.is_fully_defined() else tf.shape(images)[1:3]
 
 
-def _pixel_losses(logits, labels, ignore_label, loss_weight):
-  """Weighted loss of each pixel, and 1.0 where it is not ignored.
+def _weights(classes, keep_mask, loss_weight):
+  """The weight of each pixel's loss.
 
   Args:
-    logits: float32 [pixels, classes].
-    labels: int32 [pixels].
-    ignore_label: label of the pixels that do not count.
+    classes: int32, any shape.
+    keep_mask: float32, 1.0 where the pixel is not ignored.
     loss_weight: a number or a list with one for each class.
+
+  Returns:
+    float32 of that shape.
   """
-  kept = tf.not_equal(labels, ignore_label)
-  keep_mask = tf.cast(kept, tf.float32)
-  # Any class will do where the weight is zero.
-  labels = tf.where(kept, labels, 0)
-  weights = keep_mask
   if isinstance(loss_weight, int | float):
-    weights *= float(loss_weight)
-  else:
-    weights *= tf.gather(tf.constant(loss_weight, tf.float32), labels)
-  losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-    labels=labels, logits=logits
-  )
-  return losses * weights, keep_mask
+    return keep_mask * float(loss_weight)
+  return keep_mask * tf.gather(tf.constant(loss_weight, tf.float32), classes)
 
 
 def _num_hard_pixels(num_pixels, share, ramp_steps, global_step):
@@ -155,6 +158,6 @@ def _largest(losses, count):
   return tf.where(tf.range(tf.size(losses)) < count, losses, 0.0)
 
 
-def _mean_of_present(losses, num_present):
-  loss = tf.reduce_sum(losses) / tf.maximum(_MIN_PIXELS, num_present)
+def _mean_of_present(total, num_present):
+  loss = total / tf.maximum(_MIN_PIXELS, num_present)
   return tf.cast(num_present > 0, tf.float32) * loss

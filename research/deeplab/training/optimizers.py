@@ -111,9 +111,14 @@ class Momentum(_Optimizer):
     self.momentum = momentum
 
   def _update(self, variable, gradient, learning_rate, accumulator):
-    accumulator.assign(self.momentum * accumulator + gradient)
-    rate = tf.cast(learning_rate, variable.dtype)
-    variable.assign_sub(rate * accumulator)
+    # TensorFlow 1's own kernel, which updates both in their places.
+    tf.raw_ops.ResourceApplyMomentum(
+      var=variable.handle,
+      accum=accumulator.handle,
+      lr=tf.cast(learning_rate, variable.dtype),
+      grad=gradient,
+      momentum=tf.constant(self.momentum, variable.dtype),
+    )
 
 
 class Adam(_Optimizer):

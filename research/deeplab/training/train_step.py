@@ -83,6 +83,11 @@ class TrainStep:
         for name, variable in self.variables.items()
         if named[name].trainable
       }
+      self._weight_decay = {
+        name: 2.0 * named[name].regularizer.l2
+        for name in self._trainable
+        if named[name].regularizer is not None
+      }
       self.optimizer = _make_optimizer(config, self._trainable)
       self.averages = optimizers.MovingAverages(
         self.variables if config.moving_average_decay else {},
@@ -304,18 +309,31 @@ class TrainStep:
         outputs = self._call(images)
       metrics = self._losses(outputs, labels, step, batch)
       data_loss = tf.add_n(list(metrics.values()))
-      metrics[REGULARIZATION] = tf.cast(
-        tf.add_n(self.model.losses or [0.0]), tf.float32
-      )
-      metrics[TOTAL_LOSS] = data_loss + metrics[REGULARIZATION]
-      scaled_loss = self.loss_scale.multiply(metrics[TOTAL_LOSS])
+      scaled_loss = self.loss_scale.multiply(data_loss)
     gradients = tape.gradient(
       scaled_loss,
       self._trainable,
       unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
     gradients = tf.nest.map_structure(self.loss_scale.divide, gradients)
+    metrics[REGULARIZATION] = self._add_weight_decay(gradients)
+    metrics[TOTAL_LOSS] = data_loss + metrics[REGULARIZATION]
     return metrics, gradients, self._predictions(outputs)
+
+  def _add_weight_decay(self, gradients):
+    """Adds its part to the gradients; returns its part of the loss.
+
+    Both are that of `model.losses`. They are written out so that a kernel is
+    read once, where its gradient is there: a tape would hold a second gradient
+    of all kernels from the beginning of the step.
+    """
+    losses = [tf.constant(0.0)]
+    for name, factor in self._weight_decay.items():
+      with tf.control_dependencies([gradients[name]]):
+        kernel = tf.convert_to_tensor(self._trainable[name])
+        losses.append(tf.cast(factor * tf.nn.l2_loss(kernel), tf.float32))
+        gradients[name] += factor * kernel
+    return tf.add_n(losses)
 
   def _call(self, images):
     if self.config.recompute_grad:
