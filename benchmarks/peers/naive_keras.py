@@ -8,7 +8,6 @@ so that the weights of a checkpoint can be put in.
 import functools
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from benchmarks.peers import networks
@@ -253,7 +252,9 @@ class _Builder:
 
   def _decoder(self, net):
     skip = self._conv(
-      self._skip, networks.DECODER_PROJECTION, name='decoder/feature_projection0'
+      self._skip,
+      networks.DECODER_PROJECTION,
+      name='decoder/feature_projection0',
     )
     net = keras.layers.Concatenate()([_resize(net, skip.shape[1]), skip])
     for i in range(2):

@@ -9,8 +9,8 @@ import typing
 
 NAMES = ('mobilenet_v2', 'resnet_v1_50_beta', 'xception_65')
 
-# Layers under this depth of a network have a decoder, ASPP has these rates at
-# output stride 16.
+# Stride of the decoder's features, and rates of ASPP at output stride 16; both
+# of the networks in SKIP_LAYERS alone.
 DECODER_STRIDE = 4
 ATROUS_RATES = (6, 12, 18)
 ASPP_FILTERS = 256
@@ -120,12 +120,14 @@ def _xception_65():
       yield name, filters, stride, kind
 
 
-# What the decoder takes beside ASPP's result: the layer of stride 4.
+# What the decoder takes beside ASPP's result: the layer of stride 4, and its
+# channels.
 SKIP_LAYERS = {
   'resnet_v1_50_beta': 'resnet_v1_50/block1/unit_2/bottleneck_v1/conv3',
   'xception_65': 'xception_65/entry_flow/block2/unit_1/xception_module/'
   'separable_conv2_pointwise',
 }
+SKIP_CHANNELS = 256
 
 
 def atrous_rates(output_stride):

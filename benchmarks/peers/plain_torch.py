@@ -145,9 +145,16 @@ class Conv(nn.Module):
   """
 
   def __init__(
-    self, settings, name, inputs, filters=None, size=1, stride=1, rate=1,
+    self,
+    settings,
+    name,
+    inputs,
+    filters=None,
+    size=1,
+    stride=1,
+    rate=1,
     act=True,
-  ):  # fmt: skip
+  ):
     """Makes the layers.
 
     Args:
@@ -318,7 +325,7 @@ class DeepLab(nn.Module):
       self.skip = Conv(
         settings,
         'decoder/feature_projection0',
-        256 if name == 'resnet_v1_50_beta' else 256,
+        networks.SKIP_CHANNELS,
         networks.DECODER_PROJECTION,
       )
       inputs = filters + networks.DECODER_PROJECTION
