@@ -176,16 +176,7 @@ def _check(network, names, save_inference_graph):
       f'--calibration_images={network.calibration} has no effect without '
       f'--export_format={formats_lib.TFLITE_INT8}.'
     )
-  inference.check_dtype(network.inference_dtype, network.options)
-  if (
-    network.inference_dtype != inference.DTYPES[0]
-    and formats_lib.SAVED_MODEL not in names
-  ):
-    raise InputError(
-      f'--inference_dtype={network.inference_dtype} has no effect without '
-      f'--export_format={formats_lib.SAVED_MODEL}; the other formats hold '
-      'float32, or have a type of their own. Leave it out.'
-    )
+  _check_dtype(network, names)
   cropped = all(formats_lib.FORMATS[name].takes_crop for name in names)
   if network.resizes and cropped and not network.calibration:
     raise InputError(
@@ -198,6 +189,19 @@ def _check(network, names, save_inference_graph):
     raise InputError(
       '--save_inference_graph has no effect on TFLite and ONNX models alone; '
       f'it shows the graph of {" and ".join(graphs)}.'
+    )
+
+
+def _check_dtype(network, names):
+  """Refuses a type that no format takes, or that the network cannot have."""
+  inference.check_dtype(network.inference_dtype, network.options)
+  taking = [name for name in FORMATS if formats_lib.FORMATS[name].takes_dtype]
+  is_default = network.inference_dtype == inference.DTYPES[0]
+  if not is_default and not set(taking) & set(names):
+    raise InputError(
+      f'--inference_dtype={network.inference_dtype} has no effect without '
+      f'--export_format={" or ".join(taking)}; the other formats hold float32, '
+      'or have a type of their own. Leave it out.'
     )
 
 

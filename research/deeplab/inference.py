@@ -149,7 +149,10 @@ def _build(options, eval_scales, add_flipped_images, image_pyramid):
   else:
     scores = model.merged_logits(images, options, image_pyramid)
     finish = functools.partial(
-      model.predict_from_logits, model_options=options, size=size
+      model.predict_from_logits,
+      model_options=options,
+      size=size,
+      for_speed=slim.is_folded(),
     )
   return Network(keras.Model(images, scores, name='deeplab_scores'), finish)
 

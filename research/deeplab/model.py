@@ -22,6 +22,7 @@ from deeplab.core import (
   aspp,
   dense_prediction_cell,
   feature_extractor,
+  label_upsampling,
   utils,
 )
 from deeplab.core.aspp import (
@@ -374,7 +375,9 @@ def image_size(images, model_options):
   return model_options.crop_size or utils.spatial_size(images)
 
 
-def predict_from_logits(logits, model_options, size, with_logits=False):
+def predict_from_logits(
+  logits, model_options, size, with_logits=False, for_speed=False
+):
   """What `predict_labels` makes of the merged logits.
 
   Args:
@@ -382,6 +385,7 @@ def predict_from_logits(logits, model_options, size, with_logits=False):
     model_options: ModelOptions.
     size: [height, width] of the images.
     with_logits: see `predict_labels`.
+    for_speed: find labels by `label_upsampling.upsampled_labels`.
 
   Returns:
     See `predict_labels`.
@@ -389,12 +393,15 @@ def predict_from_logits(logits, model_options, size, with_logits=False):
   predictions = {}
   for output, values in logits.items():
     if model_options.prediction_with_upsampled_logits:
+      if for_speed:
+        labels = label_upsampling.upsampled_labels(values, size)
       values = utils.resize_bilinear(values, size)
-      labels = _argmax(values)
+      if not for_speed:
+        labels = label_upsampling.argmax(values)
       probabilities = keras.ops.softmax(values)
     else:
       # Cheaper, and blocky: the labels are upsampled.
-      labels = utils.resize_nearest(_argmax(values), size)
+      labels = utils.resize_nearest(label_upsampling.argmax(values), size)
       probabilities = utils.resize_bilinear(keras.ops.softmax(values), size)
     predictions[output] = labels
     predictions[output + PROB_SUFFIX] = probabilities
@@ -430,7 +437,7 @@ def predict_from_probabilities(probabilities):
   """{output: labels, output + '_prob': probabilities} of {output: these}."""
   predictions = {}
   for output, values in probabilities.items():
-    predictions[output] = _argmax(values)
+    predictions[output] = label_upsampling.argmax(values)
     predictions[output + PROB_SUFFIX] = values
   return predictions
 
@@ -472,7 +479,3 @@ def _after(tensor, *others):
   """A tensor that is there once the others are."""
   with tf.control_dependencies(others):
     return tf.identity(tensor)
-
-
-def _argmax(logits):
-  return slim.function(lambda x: tf.argmax(x, -1, tf.int32), logits)

@@ -95,10 +95,16 @@ class FoldedConvolution(keras.layers.Layer):
     self.built = True
 
   def compute_output_shape(self, input_shape):
+    if isinstance(input_shape, list):
+      # Of several parts, those that are not planes.
+      input_shape = max(input_shape, key=lambda shape: shape[1:3] != (1, 1))
     return self.convolution.step_output_shape(self.index, input_shape)
 
   def call(self, inputs):
-    convolution, dtype = self.convolution, tf.as_dtype(self.compute_dtype)
+    dtype = tf.as_dtype(self.compute_dtype)
+    if isinstance(inputs, list):
+      return self._convolve_parts(inputs, dtype)
+    convolution = self.convolution
     step = convolution.steps()[self.index]
     kernel = constant(self._kernel, dtype)
     convolve, add = step.convolve, tf.nn.bias_add
@@ -111,6 +117,29 @@ class FoldedConvolution(keras.layers.Layer):
     if self._bias is None:
       return outputs
     return add(outputs, constant(self._bias, dtype))
+
+  def _convolve_parts(self, parts, dtype):
+    """A 1x1 convolution of the concatenation of several tensors.
+
+    A plane of one colour adds the same everywhere, like a bias.
+    """
+    ends = np.cumsum([part.shape[-1] for part in parts])
+    kernels = np.split(self._kernel, ends[:-1], axis=2)
+    kinds = {True: [], False: []}
+    for part, kernel in zip(parts, kernels, strict=True):
+      kinds[tuple(part.shape[1:3]) == (1, 1)].append((part, kernel))
+    outputs = self._bias
+    if outputs is not None:
+      outputs = constant(outputs, dtype)
+    for is_plane in (True, False):
+      if not kinds[is_plane]:
+        continue
+      tensors, kernels = zip(*kinds[is_plane], strict=True)
+      kernel = constant(np.concatenate(kernels, axis=2), dtype)
+      tensor = tensors[0] if len(tensors) == 1 else tf.concat(tensors, -1)
+      convolved = tf.nn.conv2d(tensor, kernel, strides=1, padding='VALID')
+      outputs = convolved if outputs is None else convolved + outputs
+    return outputs
 
 
 def _dilated_depthwise(convolution, inputs, kernel):

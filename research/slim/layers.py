@@ -102,6 +102,8 @@ def _convolve(
   if normalizer_fn is not None:
     biases_initializer = None
   rate = _rate(rate)
+  if isinstance(inputs, list) and not folding.is_folded():
+    inputs = keras.ops.concatenate(inputs, axis=-1)
   with scopes.variable_scope(scope, default_scope) as full_name:
     layer = scopes.get_layer(
       full_name,
@@ -154,7 +156,9 @@ def conv2d(
   """Convolution, normalisation (or biases) and activation.
 
   Args:
-    inputs: float tensor [batch, height, width, channels].
+    inputs: float tensor [batch, height, width, channels]; with a 1x1 kernel
+      also a list of such, for their concatenation. Inside `folded` those of
+      [batch, 1, 1, channels] stand for planes of one colour.
     num_outputs: number of filters.
     kernel_size: integer or pair.
     stride: integer.

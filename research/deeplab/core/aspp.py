@@ -99,17 +99,16 @@ def _aspp(features, options, weight_decay, is_training):
     else:
       branch = slim.conv2d(features, depth, 3, rate=rate, scope=scope)
     branches.append(branch)
-  net = branches[0]
-  if len(branches) > 1:
-    net = keras.ops.concatenate(branches, axis=-1)
   if options.aspp_with_concat_projection:
-    net = slim.conv2d(net, depth, 1, scope=CONCAT_PROJECTION_SCOPE)
+    net = slim.conv2d(branches, depth, 1, scope=CONCAT_PROJECTION_SCOPE)
     net = slim.dropout(
       net,
       keep_prob=0.9,
       is_training=is_training,
       scope=f'{CONCAT_PROJECTION_SCOPE}_dropout',
     )
+  else:
+    net = keras.ops.concatenate(branches, axis=-1)
   if options.add_image_level_feature and gated:
     net = slim.quantize(net * image_feature, 'mul/activation_Mul_quant')
   return net
@@ -143,4 +142,8 @@ def _image_level_feature(features, options):
   net = slim.conv2d(
     net, options.aspp_convs_filters, 1, scope=IMAGE_POOLING_SCOPE, **gate
   )
+  is_plane = tuple(net.shape[1:3]) == (1, 1)
+  if slim.is_folded() and options.aspp_with_concat_projection and is_plane:
+    # The projection takes one pixel for a plane.
+    return net
   return utils.resize_bilinear(net, size)

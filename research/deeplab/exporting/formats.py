@@ -32,6 +32,7 @@ class Format:
     takes_crop: whether it takes images of the size of the crop alone, and
       leaves resizing, padding and cropping to the caller.
     is_graph: whether `inference_graph.pbtxt` shows what is in it.
+    takes_dtype: whether it computes in `Network.inference_dtype`.
   """
 
   file: str
@@ -44,6 +45,20 @@ class Format:
   takes_batches: bool = False
   takes_crop: bool = False
   is_graph: bool = False
+  takes_dtype: bool = False
+
+  def limits_for(self, network):
+    """The same format, with the limits that a Network can keep."""
+    if not self.takes_dtype or network.inference_dtype == 'float32':
+      return self
+    # Eight bits of precision: labels change where two classes are close, with
+    # random weights at many pixels.
+    return dataclasses.replace(
+      self,
+      least_equal=0.97,
+      least_equal_generated=0.8,
+      greatest_difference=0.5,
+    )
 
   @property
   def suffix(self):
@@ -66,6 +81,7 @@ FORMATS = {
     saved_model.load,
     takes_batches=True,
     is_graph=True,
+    takes_dtype=True,
   ),
   FROZEN_GRAPH: Format(
     frozen_graph.FILE_NAME, frozen.write, frozen.load, is_graph=True

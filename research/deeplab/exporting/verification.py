@@ -12,7 +12,7 @@ from deeplab.common import InputError
 from deeplab.core import feature_extractor
 from deeplab.evaluation import prediction
 from deeplab.exporting import images, saved_model
-from deeplab.exporting.formats import FORMATS
+from deeplab.exporting.formats import FORMATS, Format
 from deeplab.exporting.network import LABELS, LOGITS, PROBABILITIES, to_image
 
 # Below this share of equal labels there is a warning, for formats that may
@@ -29,12 +29,14 @@ class _Score:
 
   Attributes:
     what: its name, for messages.
+    limits: the Format, with the limits of the network.
     pixels: number of labels that were compared.
     equal: number of these that equal the network's.
     difference: the greatest of the probabilities, None if there are none.
   """
 
   what: str
+  limits: Format
   pixels: int = 0
   equal: int = 0
   difference: float | None = None
@@ -94,7 +96,10 @@ def verify(network, paths, source=None):
       images cannot be used.
   """
   loaded = {name: FORMATS[name].load(path) for name, path in paths.items()}
-  scores = {name: _Score(f'--export_format={name}') for name in paths}
+  limits = {name: FORMATS[name].limits_for(network) for name in paths}
+  scores = {
+    name: _Score(f'--export_format={name}', limits[name]) for name in paths
+  }
   reference = _Reference(network)
   count = 0
   # Not all at once: probabilities of a large image take a hundred megabytes.
@@ -103,8 +108,8 @@ def verify(network, paths, source=None):
     if not count:
       _compare_signatures(reference, loaded, example)
     count += 1
-  for name, score in scores.items():
-    _check(name, score, source)
+  for score in scores.values():
+    _check(score, source)
   padding = feature_extractor.mean_pixel(network.options.model_variant)
   return {
     'images': str(source or 'generated'),
@@ -235,15 +240,18 @@ def _compare_signatures(reference, loaded, example):
     for signature, run in model.signatures.items():
       runs.append((f'signature {signature}', run, batch[:1], first))
     for what, run, given, expected in runs:
-      score = _Score(f'--export_format={name}, {what}')
+      score = _Score(
+        f'--export_format={name}, {what}',
+        FORMATS[name].limits_for(reference.network),
+      )
       score.update(run(given), expected)
       # The image itself is judged with all others.
-      _check(name, score, None)
+      _check(score, None)
 
 
-def _check(name, score, source):
+def _check(score, source):
   """Fails or warns where the outputs of a format differ too much."""
-  limits = FORMATS[name]
+  limits = score.limits
   least = limits.least_equal if source else limits.least_equal_generated
   cure = (
     'Nothing was written. A network that has not been trained decides between '
