@@ -1,0 +1,134 @@
+"""Labels of small logits against those of resized logits."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deeplab import slim
+from deeplab.core import label_upsampling, utils
+
+
+def _noise(*shape):
+  return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def _blobs(*shape):
+  """Discs, each of one class, as objects are."""
+  _, height, width, classes = shape
+  logits = 0.1 * _noise(*shape)
+  random = np.random.default_rng(1)
+  rows, columns = np.mgrid[:height, :width]
+  for image in logits:
+    for _ in range(4):
+      center = random.uniform(0, [height, width])
+      distance = np.hypot(rows - center[0], columns - center[1])
+      image[distance < max(height, width) / 4, random.integers(classes)] += 3
+  return logits
+
+
+def _labels(logits, size, batch=None):
+  """What is to be tested, as a part of a network."""
+  with slim.layer_store():
+    inputs = keras.Input(logits.shape[1:], batch)
+    network = keras.Model(
+      inputs, label_upsampling.upsampled_labels(inputs, size)
+    )
+  eager = network(logits)
+  compiled = tf.function(
+    network, input_signature=[tf.TensorSpec([batch, *logits.shape[1:]])]
+  )(logits)
+  np.testing.assert_array_equal(eager, compiled)
+  assert eager.dtype == tf.int32 and eager.shape == (len(logits), *size)
+  return eager.numpy()
+
+
+def _check(logits, size, batch=None):
+  """The classes are the best ones, but for ties within rounding."""
+  found = _labels(logits, size, batch)
+  resized = tf.raw_ops.ResizeBilinear(
+    images=logits, size=size, align_corners=True
+  ).numpy()
+  lost = resized.max(-1) - np.take_along_axis(
+    resized, found[..., np.newaxis], -1
+  ).squeeze(-1)
+  assert lost.max() <= 2e-6 * np.abs(resized).max()
+  assert (found != resized.argmax(-1)).mean() < 1e-3
+
+
+@pytest.mark.parametrize('make', [_noise, _blobs])
+@pytest.mark.parametrize(
+  'small, size',
+  [
+    ((9, 9), (65, 65)),
+    # Another factor down than right, and none at all in one direction.
+    ((5, 9), (65, 33)),
+    ((9, 5), (9, 65)),
+    ((2, 2), (17, 17)),
+    # Factors that are not whole, as those of even sides.
+    ((8, 10), (64, 80)),
+    ((9, 9), (64, 65)),
+    # Smaller than the logits, or as large.
+    ((9, 9), (5, 5)),
+    ((9, 9), (9, 9)),
+    # A row, a column, a pixel.
+    ((1, 9), (17, 65)),
+    ((9, 1), (65, 17)),
+    ((1, 1), (17, 17)),
+    ((1, 9), (1, 65)),
+  ],
+)
+def test_equals_the_argmax_of_resized_logits(small, size, make):
+  _check(make(1, *small, 5), size)
+
+
+@pytest.mark.parametrize('batch', [None, 3])
+def test_a_batch(batch):
+  _check(_blobs(3, 9, 11, 4), (65, 81), batch)
+
+
+@pytest.mark.parametrize('classes', [1, 2, 151])
+def test_numbers_of_classes(classes):
+  _check(_blobs(2, 9, 9, classes), (65, 65))
+  _check(_noise(2, 9, 9, classes), (33, 33))
+
+
+def test_one_class_everywhere():
+  """No cell is mixed."""
+  logits = 0.1 * _noise(2, 9, 9, 4)
+  logits[..., 2] += 9
+  assert (_labels(logits, (65, 65)) == 2).all()
+
+
+def test_no_images():
+  assert _labels(np.zeros([0, 9, 9, 4], np.float32), (65, 65)).shape[0] == 0
+
+
+def test_pixels_that_are_logits_keep_their_classes():
+  logits = _noise(2, 9, 9, 4)
+  labels = _labels(logits, (65, 65))
+  np.testing.assert_array_equal(labels[:, ::8, ::8], logits.argmax(-1))
+
+
+def test_sides_that_nobody_knows_yet():
+  """Those of a network for images of any size."""
+  images = keras.Input((None, None, 3))
+  logits = keras.Input((None, None, 4))
+  size = utils.spatial_size(images)
+  network = keras.Model(
+    [images, logits], label_upsampling.upsampled_labels(logits, size)
+  )
+  values = _blobs(2, 5, 7, 4)
+  for sides in ((33, 49), (30, 50)):
+    found = network([np.zeros([2, *sides, 3], np.float32), values])
+    resized = tf.raw_ops.ResizeBilinear(
+      images=values, size=sides, align_corners=True
+    )
+    np.testing.assert_array_equal(found, tf.argmax(resized, -1))
+
+
+def test_argmax():
+  logits = _noise(2, 5, 6, 4)
+  labels = label_upsampling.argmax(tf.constant(logits))
+  assert labels.dtype == tf.int32
+  np.testing.assert_array_equal(labels, logits.argmax(-1))
