@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import small_checkpoint
 
-from deeplab import common
+from deeplab import checkpoints, common, inference
 from deeplab.common import InputError
 from deeplab.core import dense_crf
 from deeplab.evaluation import any_size, prediction
@@ -193,3 +193,28 @@ def test_what_sizes_depend_on(options, grid, depends):
   options = common.ModelOptions({'semantic': 3}, **options)
   assert any_size.grid_of(options) == grid
   assert any_size.depends_on_size(options) == depends
+
+
+@pytest.mark.parametrize('depends', [True, False])
+def test_a_second_checkpoint_reaches_networks_of_all_sizes(tmp_path, depends):
+  window = {'image_pooling_crop_size': [65, 65]} if depends else {}
+  options = small_checkpoint.write(tmp_path / 'first', **window)
+  network = inference.build_predictor(options)
+  checkpoints.restore(network, str(tmp_path / 'first'))
+  variables = checkpoints.named_variables(network)
+  bias = variables['logits/semantic/biases']
+  bias.assign(bias + [0.0, 0.0, 1e3])
+  checkpoints.save(str(tmp_path / 'second'), 8, variables)
+
+  images = [_image(65, 65), _image(97, 65), _image(81, 81)]
+  predictor = _predictor((str(tmp_path / 'first'), options), max_tile_size=97)
+  crf = predictor.with_crf(dense_crf.Parameters(iterations=1))
+  first = [predictor(image[None]) for image in images]
+  assert all((labels != 2).any() for labels in first)
+  assert predictor.restore(str(tmp_path / 'second')) == 8
+  for image in images:
+    assert (predictor(image[None]) == 2).all()
+    assert (crf(image[None]) == 2).all()
+  predictor.restore(str(tmp_path / 'first'))
+  for image, expected in zip(images, first, strict=True):
+    np.testing.assert_array_equal(predictor(image[None]), expected)

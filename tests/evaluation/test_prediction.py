@@ -3,11 +3,13 @@
 import os
 import types
 
+import keras
 import numpy as np
 import pytest
+import small_checkpoint
 import tensorflow as tf
 
-from deeplab import checkpoints, common, inference
+from deeplab import checkpoints, common, inference, slim
 from deeplab.common import InputError
 from deeplab.core import dense_crf
 from deeplab.datasets import data_generator
@@ -138,7 +140,11 @@ def test_job_builds_one_network(tmp_path, monkeypatch, capsys):
       True,
       None,
       crf,
-      {'use_moving_averages': True, 'strategy': None},
+      {
+        'use_moving_averages': True,
+        'strategy': None,
+        'inference_dtype': 'float32',
+      },
     )
   ]
   printed = capsys.readouterr().out
@@ -177,15 +183,15 @@ def test_a_moved_folder_with_absolute_paths_in_its_state_file(tmp_path):
 def _noisy_network(probabilities):
   """In the place of a network: always the same probabilities."""
 
-  def call(images, training):
-    assert not training
-    count = tf.shape(images)[0]
-    return {
-      'semantic': tf.argmax(probabilities, axis=-1)[:count],
-      'semantic_prob': tf.constant(probabilities)[:count],
-    }
+  def build(*unused, **unused_too):
+    images = keras.Input(probabilities.shape[1:-1] + (3,))
+    values = slim.function(
+      lambda x: tf.constant(probabilities)[: tf.shape(x)[0]], images
+    )
+    labels = slim.function(lambda x: tf.argmax(x, axis=-1), values)
+    return keras.Model(images, {'semantic': labels, 'semantic_prob': values})
 
-  return lambda *unused, **unused_too: call
+  return build
 
 
 def _batch():
@@ -205,7 +211,7 @@ def _crf_predictor(monkeypatch, probabilities, crf):
     inference, 'build_predictor', _noisy_network(probabilities)
   )
   options = common.ModelOptions({'semantic': 3})
-  return prediction.Predictor(options, [20, 24], crf=crf)
+  return prediction.Predictor(options, [20, 24], crf=crf, for_speed=False)
 
 
 def test_the_crf_sees_no_padding(monkeypatch):
@@ -261,3 +267,155 @@ def test_functions_of_images_alone_are_not_given_sizes():
     lambda images: images[..., 0], {common.IMAGE: np.ones((1, 2, 2, 3))}
   )
   assert labels.shape == (1, 2, 2)
+
+
+# The folded network.
+
+
+_SMALL = {
+  'crop_size': [33, 33],
+  'atrous_rates': [2],
+  'aspp_convs_filters': 16,
+  'decoder_output_stride': [4],
+  'decoder_filters': 16,
+}
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+  """(folder, options) of a small network."""
+  folder = tmp_path_factory.mktemp('train')
+  return str(folder), small_checkpoint.write(folder, **_SMALL)
+
+
+def _blobs(seed, height=33, width=33):
+  """One image of large squares of colour, float32 [1, height, width, 3]."""
+  colors = np.random.default_rng(seed).integers(0, 256, (4, 4, 3))
+  rows, columns = np.arange(height) // 9 % 4, np.arange(width) // 9 % 4
+  return colors[rows][:, columns][np.newaxis].astype(np.float32)
+
+
+def _restored(checkpoint, **arguments):
+  folder, options = checkpoint
+  predictor = prediction.Predictor(options, options.crop_size, **arguments)
+  predictor.restore(folder)
+  return predictor
+
+
+@pytest.mark.parametrize(
+  'passes', [{}, {'eval_scales': [0.5], 'add_flipped_images': True}]
+)
+def test_folded_equals_the_network(checkpoint, passes):
+  folded = _restored(checkpoint, **passes)
+  plain = _restored(checkpoint, for_speed=False, **passes)
+  images = np.concatenate([_blobs(seed) for seed in range(3)])
+  labels = folded(images)
+  assert len(np.unique(labels)) > 1
+  assert (labels == plain(images)).mean() > 0.999
+  for found, expected in zip(
+    folded.probabilities(images, None),
+    plain.probabilities(images, None),
+    strict=True,
+  ):
+    np.testing.assert_allclose(found[1], expected[1], atol=2e-5)
+
+
+def test_bfloat16_is_close_to_the_network(checkpoint):
+  images = np.concatenate([_blobs(seed) for seed in range(3)])
+  found = _restored(checkpoint, inference_dtype='bfloat16')
+  expected = _restored(checkpoint)
+  assert (found(images) == expected(images)).mean() > 0.9
+  difference = np.abs(
+    [
+      a[1] - b[1]
+      for a, b in zip(
+        found.probabilities(images, None),
+        expected.probabilities(images, None),
+        strict=True,
+      )
+    ]
+  )
+  assert difference.dtype == np.float32
+  # It is not float32 under another name.
+  assert 1e-4 < difference.max() < 0.2
+
+
+@pytest.fixture(scope='module')
+def changed(checkpoint, tmp_path_factory):
+  """The folder of a checkpoint with other values of the same network."""
+  folder = tmp_path_factory.mktemp('changed')
+  predictor = inference.build_predictor(checkpoint[1])
+  checkpoints.restore(predictor, checkpoint[0])
+  variables = checkpoints.named_variables(predictor)
+  bias = variables['logits/semantic/biases']
+  bias.assign(bias + [0.0, 0.0, 1e3])
+  checkpoints.save(str(folder), 8, variables)
+  return str(folder)
+
+
+@pytest.mark.parametrize('for_speed', [True, False])
+def test_a_second_checkpoint(checkpoint, changed, for_speed):
+  predictor = _restored(checkpoint, for_speed=for_speed)
+  images = _blobs(0)
+  first = predictor(images)
+  probabilities = predictor.probabilities(images, None)[0][1]
+  assert (first != 2).any()
+  assert predictor.restore(changed) == 8
+  assert (predictor(images) == 2).all()
+  np.testing.assert_allclose(
+    predictor.probabilities(images, None)[0][1][..., 2], 1
+  )
+  predictor.restore(checkpoint[0])
+  np.testing.assert_array_equal(predictor(images), first)
+  np.testing.assert_array_equal(
+    predictor.probabilities(images, None)[0][1], probabilities
+  )
+
+
+def test_batches_of_any_number_are_one_trace(checkpoint, monkeypatch):
+  predictor = _restored(checkpoint)
+  images = np.concatenate([_blobs(seed) for seed in range(3)])
+  together = predictor(images)
+
+  def fold(*unused, **unused_too):
+    raise AssertionError('The network was built once more.')
+
+  monkeypatch.setattr(inference, 'fold', fold)
+  for number in (1, 2, 3):
+    np.testing.assert_array_equal(predictor(images[:number]), together[:number])
+
+
+def test_a_quantised_network_is_not_folded(checkpoint, monkeypatch):
+  monkeypatch.setattr(inference, 'fold', None)
+  options = checkpoint[1].replace(quantize_delay_step=0)
+  predictor = prediction.Predictor(options, options.crop_size)
+  assert predictor(_blobs(0)).shape == (1, 33, 33)
+
+
+@pytest.mark.parametrize(
+  'changes, arguments, message',
+  [
+    ({}, {'inference_dtype': 'float16'}, "must be one of .*: 'float16'"),
+    (
+      {'quantize_delay_step': 5},
+      {'inference_dtype': 'bfloat16'},
+      '=bfloat16 cannot be combined .*: --quantize_delay_step=5',
+    ),
+    (
+      {},
+      {
+        'inference_dtype': 'bfloat16',
+        'strategy': tf.distribute.get_strategy(),
+      },
+      'bfloat16 is for one device; leave --num_clones and',
+    ),
+  ],
+)
+def test_types_that_are_refused(
+  checkpoint, monkeypatch, changes, arguments, message
+):
+  """Before anything is built."""
+  monkeypatch.delattr(inference, 'build_predictor')
+  options = checkpoint[1].replace(**changes)
+  with pytest.raises(InputError, match=message):
+    prediction.Predictor(options, options.crop_size, **arguments)
