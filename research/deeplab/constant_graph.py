@@ -34,6 +34,7 @@ def compile_function(function, *specs):
       traced, lower_control_flow=False
     )
   graph = traced.graph.as_graph_def()
+  _drop_paddings(graph, traced.graph)
   _help_remapper(graph)
   wrapped = tf.compat.v1.wrap_function(
     lambda: tf.import_graph_def(graph, name=''), []
@@ -43,6 +44,47 @@ def compile_function(function, *specs):
     [tensor.name for tensor in traced.outputs],
   )
   return lambda *arguments: dict(zip(names, pruned(*arguments), strict=True))
+
+
+def _drop_paddings(graph, traced):
+  """Leaves the zeros before a depthwise convolution to its own padding.
+
+  TensorFlow does so for other convolutions. Where sides are odd, as they should
+  be, the padding of a strided convolution is that of the mode SAME.
+
+  Args:
+    graph: GraphDef, which is changed.
+    traced: the tf.Graph that it describes.
+  """
+  for node in graph.node:
+    if node.op != 'DepthwiseConv2dNative' or node.attr['padding'].s != b'VALID':
+      continue
+    inputs, kernel = traced.get_operation_by_name(node.name).inputs
+    if inputs.op.type != 'Pad' or set(node.attr['dilations'].list.i) > {1}:
+      continue
+    paddings = tf.get_static_value(inputs.op.inputs[1])
+    source = inputs.op.inputs[0]
+    if paddings is None or None in source.shape[1:3]:
+      continue
+    same = [
+      _same_padding(*sides)
+      for sides in zip(
+        source.shape[1:3],
+        kernel.shape[:2],
+        node.attr['strides'].list.i[1:3],
+        strict=True,
+      )
+    ]
+    if paddings.tolist() == [[0, 0], *same, [0, 0]]:
+      node.input[0] = source.name.removesuffix(':0')
+      node.attr['padding'].s = b'SAME'
+
+
+def _same_padding(side, kernel_size, stride):
+  """[before, after] of the padding SAME."""
+  outputs = -(-side // stride)
+  total = max((outputs - 1) * stride + kernel_size - side, 0)
+  return [total // 2, total - total // 2]
 
 
 def _help_remapper(graph):

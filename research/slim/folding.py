@@ -13,12 +13,13 @@ follow later changes of the variables, and has no gradient.
 """
 
 import functools
+import weakref
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from deeplab.slim import scopes
+from deeplab.slim import scopes, winograd
 
 # The greatest rate that oneDNN's fast kernels of depthwise convolutions take.
 # Beyond it they are ten times slower than a detour through SpaceToBatchND.
@@ -30,7 +31,7 @@ def folded():
 
   See the head of the module. Quantised networks are not built so.
   """
-  return scopes.folding_scope(True)
+  return scopes.folding_scope()
 
 
 def is_folded():
@@ -38,11 +39,16 @@ def is_folded():
   return scopes.is_folding()
 
 
-@functools.cache
-def _has_dilated_depthwise():
-  """Whether the device computes dilated depthwise convolutions, as oneDNN does.
+# Activations that become part of a convolution.
+ACTIVATIONS = {keras.ops.relu: tf.nn.relu, keras.ops.relu6: tf.nn.relu6}
 
-  The default device is asked, once.
+
+@functools.cache
+def _has_onednn():
+  """Whether the device computes with oneDNN.
+
+  The default device is asked, once, for a dilated depthwise convolution: there
+  is no other kernel of that.
   """
   with tf.init_scope():
     try:
@@ -76,9 +82,9 @@ def constant(values, dtype):
 
 
 class FoldedConvolution(keras.layers.Layer):
-  """One step of a convolution with constant kernel and bias."""
+  """One step of a convolution with constant kernel, bias and activation."""
 
-  def __init__(self, convolution, index, kernel, bias):
+  def __init__(self, convolution, index, kernel, bias, activation_fn):
     """Makes the layer of another one, and of values.
 
     Args:
@@ -86,12 +92,16 @@ class FoldedConvolution(keras.layers.Layer):
       index: which of its steps.
       kernel: float32 array, the kernel of the step with batch norm folded in.
       bias: float32 array [output channels], or None.
+      activation_fn: one of ACTIVATIONS or None.
     """
     super().__init__(dtype=scopes.current_dtype_policy())
     self.convolution = convolution
     self.index = index
     self._kernel = kernel
     self._bias = bias
+    self._activate = ACTIVATIONS.get(activation_fn, tf.identity)
+    # Names rather than tensors, which would keep the graphs alive.
+    self._names_of_constants = weakref.WeakKeyDictionary()
     self.built = True
 
   def compute_output_shape(self, input_shape):
@@ -101,24 +111,95 @@ class FoldedConvolution(keras.layers.Layer):
     return self.convolution.step_output_shape(self.index, input_shape)
 
   def call(self, inputs):
-    dtype = tf.as_dtype(self.compute_dtype)
     if isinstance(inputs, list):
-      return self._convolve_parts(inputs, dtype)
+      return self._activate(self._convolve_parts(inputs))
     convolution = self.convolution
     step = convolution.steps()[self.index]
-    kernel = constant(self._kernel, dtype)
-    convolve, add = step.convolve, tf.nn.bias_add
     if step.is_depthwise and max(convolution.rates) > 1:
-      convolve = functools.partial(_dilated_depthwise, convolution)
-      # BiasAdd behind a convolution of groups is joined with it even where
-      # that has no kernel; a sum is so only where it has one.
-      add = tf.add
-    outputs = convolve(inputs, kernel)
-    if self._bias is None:
-      return outputs
-    return add(outputs, constant(self._bias, dtype))
+      return self._dilated_depthwise(inputs)
+    if (
+      self.compute_dtype == 'float32'
+      and _has_onednn()
+      and winograd.suits(
+        self._kernel.shape,
+        inputs.shape,
+        convolution.stride,
+        convolution.rates,
+        convolution.padding,
+      )
+    ):
+      kernel = self._constant(
+        'winograd', lambda: winograd.transform_kernel(self._kernel)
+      )
+      outputs = winograd.conv2d(inputs, kernel, convolution.rates)
+    else:
+      outputs = step.convolve(inputs, self._kernel_constant())
+    return self._finish(outputs)
 
-  def _convolve_parts(self, parts, dtype):
+  def _constant(self, key, make):
+    """A constant of the current graph, the same one in all calls.
+
+    Args:
+      key: what it is called here.
+      make: function that gives its values.
+
+    Returns:
+      A tensor of the layer's type.
+    """
+    dtype = tf.as_dtype(self.compute_dtype)
+    if tf.executing_eagerly():
+      return constant(make(), dtype)
+    graph = tf.compat.v1.get_default_graph()
+    names = self._names_of_constants.setdefault(graph, {})
+    if key not in names:
+      # It does not wait for what the first call waits for.
+      with tf.control_dependencies(None):
+        names[key] = constant(make(), dtype).name
+    return graph.get_tensor_by_name(names[key])
+
+  def _kernel_constant(self):
+    return self._constant('kernel', lambda: self._kernel)
+
+  def _bias_constant(self):
+    return self._constant('bias', lambda: self._bias)
+
+  def _finish(self, outputs, add=tf.nn.bias_add):
+    """Adds the bias, and activates."""
+    if self._bias is not None:
+      outputs = add(outputs, self._bias_constant())
+    return self._activate(outputs)
+
+  def _dilated_depthwise(self, inputs):
+    """A depthwise convolution of rates above 1, for the forward pass alone."""
+    rates, padding = self.convolution.rates, self.convolution.padding
+    kernel = self._kernel_constant()
+    if max(rates) <= _MAX_DEPTHWISE_RATE and _has_onednn():
+      # As many groups as channels: the same kernels of oneDNN, and unlike the
+      # dilated depthwise operation one that all devices know.
+      height, width, channels, multiplier = kernel.shape
+      kernel = tf.reshape(kernel, [height, width, 1, channels * multiplier])
+      outputs = tf.nn.conv2d(
+        inputs, kernel, strides=1, padding=padding, dilations=rates
+      )
+      # A BiasAdd would be joined with it even where that has no kernel; a sum
+      # is so only where it has one.
+      return self._finish(outputs, tf.add)
+    strides = [1, 1, 1, 1]
+    if padding != 'SAME' or None in inputs.shape[1:3]:
+      return self._finish(
+        tf.nn.depthwise_conv2d(inputs, kernel, strides, padding, None, rates)
+      )
+    # The zeros that tf.nn pads with are a multiple of the image where the rate
+    # is large. They are as good around each of the small images.
+    paddings = [
+      [0, -side % rate]
+      for side, rate in zip(inputs.shape[1:3], rates, strict=True)
+    ]
+    net = tf.space_to_batch(inputs, rates, paddings)
+    net = self._finish(tf.nn.depthwise_conv2d(net, kernel, strides, padding))
+    return tf.batch_to_space(net, rates, paddings)
+
+  def _convolve_parts(self, parts):
     """A 1x1 convolution of the concatenation of several tensors.
 
     A plane of one colour adds the same everywhere, like a bias.
@@ -130,62 +211,36 @@ class FoldedConvolution(keras.layers.Layer):
       kinds[tuple(part.shape[1:3]) == (1, 1)].append((part, kernel))
     outputs = self._bias
     if outputs is not None:
-      outputs = constant(outputs, dtype)
+      outputs = self._bias_constant()
     for is_plane in (True, False):
       if not kinds[is_plane]:
         continue
       tensors, kernels = zip(*kinds[is_plane], strict=True)
-      kernel = constant(np.concatenate(kernels, axis=2), dtype)
+      kernel = self._constant(
+        ('kernel', is_plane), functools.partial(np.concatenate, kernels, axis=2)
+      )
       tensor = tensors[0] if len(tensors) == 1 else tf.concat(tensors, -1)
       convolved = tf.nn.conv2d(tensor, kernel, strides=1, padding='VALID')
       outputs = convolved if outputs is None else convolved + outputs
     return outputs
 
 
-def _dilated_depthwise(convolution, inputs, kernel):
-  """A depthwise convolution of rates above 1, for the forward pass alone."""
-  rates, padding = convolution.rates, convolution.padding
-  if max(rates) <= _MAX_DEPTHWISE_RATE and _has_dilated_depthwise():
-    # As many groups as channels: the same kernel, and unlike the dilated
-    # depthwise operation one that other devices know too.
-    height, width, channels, multiplier = kernel.shape
-    return tf.nn.conv2d(
-      inputs,
-      tf.reshape(kernel, [height, width, 1, channels * multiplier]),
-      strides=1,
-      padding=padding,
-      dilations=rates,
-    )
-  strides = [1, 1, 1, 1]
-  if padding != 'SAME' or None in inputs.shape[1:3]:
-    return tf.nn.depthwise_conv2d(
-      inputs, kernel, strides, padding, dilations=rates
-    )
-  # The zeros that tf.nn pads with are a multiple of the image where the rate
-  # is large. They are as good around each of the small images.
-  paddings = [
-    [0, -side % rate]
-    for side, rate in zip(inputs.shape[1:3], rates, strict=True)
-  ]
-  net = tf.space_to_batch(inputs, rates, paddings)
-  net = tf.nn.depthwise_conv2d(net, kernel, strides, padding)
-  return tf.batch_to_space(net, rates, paddings)
-
-
 class Unfolded:
   """A step of a convolution that waits for its batch norm."""
 
-  def __init__(self, convolution, index, inputs):
+  def __init__(self, convolution, index, inputs, activation_fn=None):
     """Notes what `fold` needs.
 
     Args:
       convolution: keras_layers.Conv2D or SeparableConv2D, built.
       index: which of its steps.
-      inputs: [batch, height, width, channels].
+      inputs: [batch, height, width, channels], or a list of such.
+      activation_fn: one of ACTIVATIONS or None.
     """
     self._convolution = convolution
     self._index = index
     self._inputs = inputs
+    self._activation_fn = activation_fn
 
   def fold(self, norm=None):
     """What comes out, normalised by a keras_layers.BatchNorm if one is given.
@@ -193,6 +248,12 @@ class Unfolded:
     Returns:
       [batch, height', width', channels'].
     """
+    key = (self._convolution, self._index, norm, self._activation_fn)
+    layer = scopes.folded_layer(key, lambda: self._make_layer(norm))
+    return layer(self._inputs)
+
+  def _make_layer(self, norm):
+    """The FoldedConvolution, which serves all calls of this convolution."""
     steps = self._convolution.steps()
     step = steps[self._index]
     kernel, bias = np.asarray(step.kernel()), None
@@ -202,18 +263,19 @@ class Unfolded:
       kernel = (kernel * scale.reshape(step.channels)).astype(np.float32)
     elif step is steps[-1] and self._convolution.bias is not None:
       bias = np.asarray(self._convolution.bias)
-    return FoldedConvolution(self._convolution, self._index, kernel, bias)(
-      self._inputs
+    return FoldedConvolution(
+      self._convolution, self._index, kernel, bias, self._activation_fn
     )
 
 
-def convolve(convolution, inputs, normalizer_fn):
-  """Applies a convolution layer and its batch norm as one.
+def convolve(convolution, inputs, normalizer_fn, activation_fn):
+  """Applies a convolution layer, its batch norm and activation as one.
 
   Args:
     convolution: keras_layers.Conv2D or SeparableConv2D, built.
-    inputs: [batch, height, width, channels].
+    inputs: [batch, height, width, channels], or a list; see `slim.conv2d`.
     normalizer_fn: `slim.batch_norm` or None.
+    activation_fn: function or None.
 
   Returns:
     [batch, height', width', channels'].
@@ -221,5 +283,11 @@ def convolve(convolution, inputs, normalizer_fn):
   last = len(convolution.steps()) - 1
   for index in range(last):
     inputs = Unfolded(convolution, index, inputs).fold()
-  unfolded = Unfolded(convolution, last, inputs)
-  return unfolded.fold() if normalizer_fn is None else normalizer_fn(unfolded)
+  joined = activation_fn if activation_fn in ACTIVATIONS else None
+  unfolded = Unfolded(convolution, last, inputs, joined)
+  outputs = (
+    unfolded.fold() if normalizer_fn is None else normalizer_fn(unfolded)
+  )
+  if activation_fn is None or joined:
+    return outputs
+  return activation_fn(outputs)

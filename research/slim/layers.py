@@ -127,11 +127,11 @@ def _convolve(
       outputs = quantization.activate(outputs, activation_fn)
       return scopes.collect_named_output(full_name, outputs)
     if folding.is_folded():
-      outputs = folding.convolve(layer, inputs, normalizer_fn)
-    else:
-      outputs = layer(inputs)
-      if normalizer_fn is not None:
-        outputs = normalizer_fn(outputs)
+      outputs = folding.convolve(layer, inputs, normalizer_fn, activation_fn)
+      return scopes.collect_named_output(full_name, outputs)
+    outputs = layer(inputs)
+    if normalizer_fn is not None:
+      outputs = normalizer_fn(outputs)
     if activation_fn is not None:
       outputs = activation_fn(outputs)
     return scopes.collect_named_output(full_name, outputs)

@@ -91,8 +91,12 @@ def load(folder):
 
   def runner(name):
     def run(images):
-      # By way of `saved`: a signature alone does not keep its variables.
-      call = saved.signatures[name]
+      # Each signature that has run holds the weights in a form of its own.
+      # The others are loaded to be run once.
+      is_default = name == DEFAULT_SIGNATURE
+      model = saved if is_default else tf.saved_model.load(folder)
+      # By way of the model: a signature alone does not keep its variables.
+      call = model.signatures[name]
       if name == ENCODED_SIGNATURE:
         contents = [tf.io.encode_png(image) for image in images]
         return call(**{ENCODED_INPUT_NAME: tf.stack(contents)})
