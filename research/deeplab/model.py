@@ -11,15 +11,13 @@ The functions take and return Keras tensors; `build_model` makes a
 `keras.Model` of them.
 """
 
-import itertools
-
 import keras
-import tensorflow as tf
 
 from deeplab import slim
 from deeplab.common import InputError
 from deeplab.core import (
   aspp,
+  averaging,
   dense_prediction_cell,
   feature_extractor,
   label_upsampling,
@@ -458,24 +456,13 @@ def average_probabilities(
   Returns:
     {output: float32 [batch, height, width, classes]}.
   """
-  size = image_size(images, model_options)
-  flips = (False, True) if add_flipped_images else (False,)
-  sums = {}
-  for scale, flip in itertools.product(eval_scales, flips):
-    inputs = slim.function(_after, images, *sums.values())
-    if flip:
-      inputs = keras.ops.flip(inputs, axis=2)
-    logits = merged_logits(inputs, model_options, [scale])
-    for output, value in logits.items():
-      if flip:
-        value = keras.ops.flip(value, axis=2)
-      value = keras.ops.softmax(utils.resize_bilinear(value, size))
-      sums[output] = sums[output] + value if output in sums else value
-  passes = len(eval_scales) * len(flips)
-  return {output: total / passes for output, total in sums.items()}
-
-
-def _after(tensor, *others):
-  """A tensor that is there once the others are."""
-  with tf.control_dependencies(others):
-    return tf.identity(tensor)
+  average = averaging.average
+  if slim.is_folded():
+    average = averaging.average_by_strips
+  return average(
+    images,
+    lambda images, scale: merged_logits(images, model_options, [scale]),
+    eval_scales,
+    add_flipped_images,
+    image_size(images, model_options),
+  )

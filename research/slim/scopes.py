@@ -91,7 +91,7 @@ class _State(threading.local):
     self.end_points = None
     self.train_step = None
     self.quantization = None
-    self.folding = False
+    self.folded_layers = None
     self.compute_dtype = None
 
 
@@ -379,11 +379,19 @@ def current_quantization():
 # Inference.
 
 
-def folding_scope(value):
-  """Makes `value` what `is_folding` returns; a context manager."""
-  return _set('folding', value)
+def folding_scope():
+  """Inside, `is_folding` is true; a context manager."""
+  return _set('folded_layers', {})
 
 
 def is_folding():
   """Whether convolutions are built for inference; see `slim.folding`."""
-  return _STATE.folding
+  return _STATE.folded_layers is not None
+
+
+def folded_layer(key, make):
+  """The layer of that key, of the open `folding_scope`; `make()` if new."""
+  layers = _STATE.folded_layers
+  if key not in layers:
+    layers[key] = make()
+  return layers[key]
