@@ -214,14 +214,7 @@ def test_bfloat16(script, repository, testdata, tmp_path):
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    (
-      ['--inference_dtype=bfloat16', '--num_clones=2', '--clone_on_cpu'],
-      '--num_clones',
-    ),
-    (
-      ['--inference_dtype=bfloat16', '--quantize_delay_step=0'],
-      '--quantize_delay_step=0',
-    ),
+    (['--inference_dtype=bfloat16', '--clone_on_cpu'], '--num_clones'),
     (['--inference_dtype=float16'], 'float32|bfloat16'),
   ],
 )

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import pathlib
+import typing
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -55,19 +57,19 @@ def make_options(spec):
   )
 
 
-def _check_variables(predictor, golden):
-  variables = checkpoints.named_variables(predictor)
+def _check_variables(built, golden):
   described = [
     [name, list(variable.shape), variable.trainable]
-    for name, variable in variables.items()
+    for name, variable in built.variables.items()
   ]
   # One digest stands for names, shapes, trainability and order.
   digest = hashlib.sha256(json.dumps(described).encode()).hexdigest()
   assert digest == golden['variables_sha256'], described[:5]
-  assert predictor.count_params() == golden['num_parameters']
-  trainable = sum(v.shape.num_elements() for v in predictor.trainable_variables)
+  assert built.predictor.count_params() == golden['num_parameters']
+  trainable = sum(
+    v.shape.num_elements() for v in built.predictor.trainable_variables
+  )
   assert trainable == golden['num_trainable_parameters']
-  return variables
 
 
 def _check_labels(labels, expected, probabilities):
@@ -123,33 +125,52 @@ def _passes(spec):
   }
 
 
-@pytest.mark.parametrize('name', _configurations())
-def test_equals_the_original(name):
-  golden = _INDEX[name]
-  spec = golden['spec']
+class _Built(typing.NamedTuple):
+  """The predictor of a configuration, with its weights.
+
+  Attributes:
+    name: of the configuration.
+    options: ModelOptions.
+    store: slim.LayerStore of the layers.
+    predictor: what `inference.build_predictor` returns.
+    variables: {official name: variable}.
+  """
+
+  name: str
+  options: common.ModelOptions
+  store: slim.LayerStore
+  predictor: keras.Model
+  variables: dict
+
+
+@pytest.fixture(scope='module', params=list(_configurations()))
+def built(request):
+  """A _Built; the tests of a configuration share it."""
+  spec = _INDEX[request.param]['spec']
   options = make_options(spec)
-
-  predictor = inference.build_predictor(options, **_passes(spec))
-  variables = _check_variables(predictor, golden)
-  recipe.assign(variables)
-  assert recipe.weights_sha256(variables) == golden['weights_sha256']
-  network = model.build_model(options, spec['image_pyramid'])
-  recipe.assign(checkpoints.named_variables(network))
-
-  images = _image(name)
-  _check_outputs(name, network(images), predictor(images))
-
-
-@pytest.mark.parametrize('name', _configurations())
-def test_folded_equals_the_original(name):
-  spec = _INDEX[name]['spec']
-  options = make_options(spec)
-  if options.is_quantized:
-    pytest.skip('quantised networks are not folded')
   store = slim.LayerStore()
   predictor = inference.build_predictor(options, store=store, **_passes(spec))
-  recipe.assign(checkpoints.named_variables(predictor))
-  network = inference.fold(options, store, **_passes(spec))
+  variables = checkpoints.named_variables(predictor)
+  recipe.assign(variables)
+  return _Built(request.param, options, store, predictor, variables)
+
+
+def test_equals_the_original(built):
+  golden = _INDEX[built.name]
+  _check_variables(built, golden)
+  assert recipe.weights_sha256(built.variables) == golden['weights_sha256']
+  network = model.build_model(built.options, golden['spec']['image_pyramid'])
+  recipe.assign(checkpoints.named_variables(network))
+
+  images = _image(built.name)
+  _check_outputs(built.name, network(images), built.predictor(images))
+
+
+def test_folded_equals_the_original(built):
+  if built.options.is_quantized:
+    pytest.skip('quantised networks are not folded')
+  spec = _INDEX[built.name]['spec']
+  network = inference.fold(built.options, built.store, **_passes(spec))
   sides = spec['crop_size'] or [None, None]
   run = constant_graph.compile_function(
     lambda images: (
@@ -161,7 +182,7 @@ def test_folded_equals_the_original(name):
     ),
     tf.TensorSpec([1, *sides, 3], name='images'),
   )
-  values = run(tf.constant(_image(name)))
+  values = run(tf.constant(_image(built.name)))
   logits = {output: {} for output in network.scores.output}
   if not inference.averages(
     spec['eval_scales'] or [1.0], spec['add_flipped_images']
@@ -170,4 +191,4 @@ def test_folded_equals_the_original(name):
       output: {model.MERGED_LOGITS_SCOPE: values[f'{output}_scores']}
       for output in logits
     }
-  _check_outputs(name, logits, values)
+  _check_outputs(built.name, logits, values)

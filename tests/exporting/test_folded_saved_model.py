@@ -191,11 +191,6 @@ def test_the_script_writes_bfloat16_and_verifies(repository, network, tmp_path):
       'error: --inference_dtype=bfloat16 has no effect without '
       '--export_format=saved_model',
     ),
-    (
-      ['--inference_dtype=bfloat16', '--quantize_delay_step=0'],
-      'error: --inference_dtype=bfloat16 cannot be combined with '
-      'quantisation-aware training',
-    ),
     (['--inference_dtype=float16'], 'should be one of <float32|bfloat16>'),
   ],
 )
@@ -223,6 +218,18 @@ def test_formats_that_have_no_such_type(network, tmp_path, monkeypatch, name):
   assert not list(tmp_path.iterdir())
 
 
+def test_a_quantised_network_is_refused(network, tmp_path):
+  with pytest.raises(InputError, match=r'bfloat16 cannot be combined .*=0'):
+    export.export(
+      network.checkpoint,
+      str(tmp_path / 'out'),
+      network.options.replace(quantize_delay_step=0),
+      formats=['saved_model'],
+      inference_dtype='bfloat16',
+    )
+  assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize('dtype', inference.DTYPES)
 def test_verification_notices_wrong_weights(
   network, tmp_path, monkeypatch, dtype
@@ -231,13 +238,13 @@ def test_verification_notices_wrong_weights(
   fold = inference.fold
 
   def wrong(options, store, *arguments):
-    layer = store.layers['logits/semantic']
-    bias = layer.bias.numpy()
-    layer.bias.assign(bias[::-1])
+    kernel = store.layers['logits/semantic'].kernel
+    values = kernel.numpy()
+    kernel.assign(values[..., ::-1])
     try:
       return fold(options, store, *arguments)
     finally:
-      layer.bias.assign(bias)
+      kernel.assign(values)
 
   monkeypatch.setattr(inference, 'fold', wrong)
   with pytest.raises(InputError, match='--export_format=saved_model'):
