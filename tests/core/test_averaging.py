@@ -1,0 +1,120 @@
+"""Probabilities averaged by strips against whole images."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deeplab import constant_graph, inference, slim
+from deeplab.common import ModelOptions
+from deeplab.core import averaging
+
+
+def _logits(batch, classes, sides):
+  rng = np.random.default_rng(0)
+  return [
+    tf.constant(5 * rng.normal(size=[batch, *side, classes]), tf.float32)
+    for side in sides
+  ]
+
+
+def _expected(logits, size):
+  return np.mean(
+    [
+      tf.nn.softmax(
+        tf.raw_ops.ResizeBilinear(images=x, size=size, align_corners=True)
+      )
+      for x in logits
+    ],
+    axis=0,
+  )
+
+
+@pytest.mark.parametrize('strip_numbers', [1, 1000, 2**20])
+@pytest.mark.parametrize(
+  ('batch', 'classes', 'sides', 'size'),
+  [
+    (1, 21, [(5, 5), (9, 9), (7, 7)], (65, 65)),
+    (3, 2, [(4, 6), (3, 8)], (37, 50)),
+    (1, 151, [(1, 5)], (1, 65)),
+    (2, 3, [(17, 1), (33, 1)], (65, 1)),
+    # Smaller than the logits.
+    (1, 4, [(33, 33)], (9, 17)),
+  ],
+)
+def test_equals_the_mean_of_whole_images(
+  batch, classes, sides, size, strip_numbers, monkeypatch
+):
+  monkeypatch.setattr(averaging, '_STRIP_NUMBERS', strip_numbers)
+  logits = _logits(batch, classes, sides)
+  values = averaging.mean_probabilities(logits, size)
+  assert values.shape == (batch, *size, classes)
+  np.testing.assert_allclose(values, _expected(logits, size), atol=1e-6)
+
+
+def test_large_logits():
+  logits = [1e3 * x for x in _logits(1, 5, [(5, 5), (9, 9)])]
+  values = averaging.mean_probabilities(logits, (33, 33))
+  # float32 has steps of a thousandth there.
+  np.testing.assert_allclose(values, _expected(logits, (33, 33)), atol=1e-3)
+
+
+def test_batch_and_size_known_when_run():
+  inputs = [keras.Input((None, None, 4)) for _ in range(2)]
+  size = keras.Input(batch_shape=(2,), dtype='int32')
+  model = keras.Model(
+    [*inputs, size], averaging.mean_probabilities(inputs, size)
+  )
+  assert model.output_shape == (None, None, None, 4)
+  logits = _logits(2, 4, [(5, 7), (9, 13)])
+  values = model([*logits, tf.constant([33, 49])])
+  np.testing.assert_allclose(values, _expected(logits, (33, 49)), atol=1e-6)
+
+
+@pytest.fixture(scope='module')
+def small():
+  """ModelOptions, and a LayerStore with a network of them."""
+  options = ModelOptions(
+    outputs_to_num_classes={'semantic': 5},
+    crop_size=[33, 33],
+    model_variant='mobilenet_v2',
+    depth_multiplier=0.1,
+    output_stride=16,
+    atrous_rates=[2],
+    decoder_output_stride=[4],
+  )
+  store = slim.LayerStore(seed=0)
+  return options, store, inference.build_predictor(options, store=store)
+
+
+def test_mirror_images_are_one_batch_with_the_others(small):
+  options, store, _ = small
+  scales = (0.5, 1.5, 1.0)
+  plain = inference.build_predictor(options, scales, True, store=store)
+  network = inference.fold(options, store, scales, True)
+  run = constant_graph.compile_function(
+    network.scores, tf.TensorSpec([None, 33, 33, 3], name='images')
+  )
+  images = tf.random.uniform([3, 33, 33, 3], maxval=255.0)
+  np.testing.assert_allclose(
+    run(images)['semantic'], plain(images)['semantic_prob'], atol=1e-5
+  )
+
+
+def test_scales_share_their_weights(small):
+  options, store, predictor = small
+
+  def bytes_of_constants(scales):
+    network = inference.fold(options, store, scales, True)
+    spec = tf.TensorSpec([None, 33, 33, 3])
+    function = tf.function(network.scores, input_signature=[spec])
+    nodes = function.get_concrete_function().graph.as_graph_def().node
+    return sum(
+      tf.make_ndarray(node.attr['value'].tensor).nbytes
+      for node in nodes
+      if node.op == 'Const'
+    )
+
+  one, three = bytes_of_constants((1.5,)), bytes_of_constants((0.5, 1.0, 1.5))
+  weights = sum(v.numpy().nbytes for v in predictor.variables)
+  assert three - one < 0.02 * weights
