@@ -1,5 +1,7 @@
 """Functions without variables, in the form that TensorFlow runs fastest."""
 
+import gc
+
 import tensorflow as tf
 from tensorflow.python.framework import convert_to_constants
 
@@ -18,15 +20,40 @@ def compile_function(function, *specs):
     *specs: tf.TensorSpec of each argument, with a name.
 
   Returns:
-    A function that takes the arguments by position and returns the same
-    dictionary. It can be called inside other functions, and saved with them.
+    A tf.function of the same arguments, by position, and results, traced. It
+    can be called inside other functions, and saved with them.
+  """
+  graph, inputs, outputs = _trace(function, specs)
+  # The trace holds all weights, and references in circles.
+  gc.collect()
+  _help_remapper(graph)
+
+  def run(*arguments):
+    tensors = tf.import_graph_def(
+      graph,
+      dict(zip(inputs, arguments, strict=True)),
+      list(outputs.values()),
+      name='',
+    )
+    return dict(zip(outputs, tensors, strict=True))
+
+  compiled = tf.function(run, input_signature=specs, autograph=False)
+  return compiled.get_concrete_function()
+
+
+def _trace(function, specs):
+  """See `compile_function`.
+
+  Returns:
+    GraphDef; the names of the tensors that are its arguments; {name: that of
+    the tensor} of its results.
   """
   names = []
 
   def flat(*arguments):
     values = function(*arguments)
     names[:] = sorted(values)
-    return [values[name] for name in names]
+    return [tf.identity(values[name]) for name in names]
 
   traced = tf.function(flat, input_signature=specs).get_concrete_function()
   if traced.captured_inputs:
@@ -35,15 +62,9 @@ def compile_function(function, *specs):
     )
   graph = traced.graph.as_graph_def()
   _drop_paddings(graph, traced.graph)
-  _help_remapper(graph)
-  wrapped = tf.compat.v1.wrap_function(
-    lambda: tf.import_graph_def(graph, name=''), []
-  )
-  pruned = wrapped.prune(
-    [tensor.name for tensor in traced.inputs],
-    [tensor.name for tensor in traced.outputs],
-  )
-  return lambda *arguments: dict(zip(names, pruned(*arguments), strict=True))
+  inputs = [tensor.name for tensor in traced.inputs]
+  outputs = [tensor.name for tensor in traced.outputs]
+  return graph, inputs, dict(zip(names, outputs, strict=True))
 
 
 def _drop_paddings(graph, traced):
