@@ -8,11 +8,8 @@ import tensorflow as tf
 from deeplab import slim
 from deeplab.core import utils
 
-# Numbers that are worked on at once: they stay in a processor's cache.
-_STRIP_NUMBERS = 2**17
-
-# Strips that are worked on at the same time, on as many processors.
-_PARALLEL_STRIPS = 4
+# Parts of the image that are averaged by themselves.
+_STRIPS = 8
 
 
 def average(images, logits_of, scales, add_flipped_images, size):
@@ -90,8 +87,9 @@ def _after(tensor, *others):
 def mean_probabilities(logits, size):
   """The mean of the softmaxes of several logits, resized to one size.
 
-  It is made one strip of rows after the other, so that no resized logits nor
-  their softmaxes are ever there for the whole image.
+  It is made by strips of rows, on as many of them at once as there are
+  processors. No resized logits nor their softmaxes are ever there for the whole
+  image.
 
   Args:
     logits: list of float32 [batch, h, w, classes], h and w of each its own.
@@ -108,52 +106,49 @@ def mean_probabilities(logits, size):
 def _mean(logits, size):
   """See `mean_probabilities`; the size may be a tensor."""
   height, width = size[0], size[1]
-  batch, classes = tf.shape(logits[0])[0], logits[0].shape[-1]
-  rows = tf.maximum(1, _STRIP_NUMBERS // (batch * width * classes))
-  strips = -(-height // rows)
-  padding = [[0, strips * rows - height], [0, 0]]
-  weights = [
-    tf.reshape(
-      tf.pad(_row_weights(tf.shape(x)[1], height), padding),
-      [strips, rows, tf.shape(x)[1]],
-    )
-    for x in logits
-  ]
-  # Rows, which are mixed at once, as vectors.
-  flat = [
-    tf.reshape(x, [batch, tf.shape(x)[1], tf.shape(x)[2] * classes])
-    for x in logits
-  ]
-
-  def strip(weights):
-    total = 0.0
-    for rows_of, x, whole in zip(weights, flat, logits, strict=True):
-      mixed = tf.reshape(
-        tf.matmul(rows_of, x), [batch, rows, tf.shape(whole)[2], classes]
-      )
-      total += tf.nn.softmax(
-        tf.raw_ops.ResizeBilinear(
-          images=mixed, size=[rows, width], align_corners=True
-        )
-      )
-    return total / len(logits)
-
-  values = tf.map_fn(
-    strip,
-    weights,
-    parallel_iterations=_PARALLEL_STRIPS,
-    fn_output_signature=tf.TensorSpec([None, None, None, classes], tf.float32),
+  rows = -(-height // _STRIPS)
+  weights = [_row_weights(x, height, rows * _STRIPS) for x in logits]
+  strips = []
+  for first in range(_STRIPS):
+    part = slice(first * rows, (first + 1) * rows)
+    total = None
+    for x, mix in zip(logits, weights, strict=True):
+      if total is not None:
+        x = _after(x, total)
+      value = tf.nn.softmax(_resized_rows(x, mix[part], width))
+      total = value if total is None else total + value
+    strips.append(total / len(logits))
+  values = tf.concat(strips, axis=1)[:, :height]
+  static = [None if tf.is_tensor(side) else side for side in (height, width)]
+  return tf.ensure_shape(
+    values, [logits[0].shape[0], *static, logits[0].shape[-1]]
   )
-  values = tf.transpose(values, [1, 0, 2, 3, 4])
-  values = tf.reshape(values, [batch, strips * rows, width, classes])
-  values = values[:, :height]
-  static = [None if tf.is_tensor(s) else s for s in (height, width)]
-  return tf.ensure_shape(values, [logits[0].shape[0], *static, classes])
 
 
-def _row_weights(side, large):
-  """[large, side]: how a resize, corners aligned, mixes rows."""
-  rows = tf.eye(side)[tf.newaxis, :, tf.newaxis]
-  return tf.raw_ops.ResizeBilinear(
-    images=rows, size=[large, 1], align_corners=True
+def _row_weights(logits, height, padded):
+  """How a resize mixes rows: float32 [padded, h], zeros beyond `height`."""
+  rows = tf.eye(tf.shape(logits)[1])[tf.newaxis, :, tf.newaxis]
+  weights = tf.raw_ops.ResizeBilinear(
+    images=rows, size=[height, 1], align_corners=True
   )[0, :, 0]
+  return tf.pad(weights, [[0, padded - height], [0, 0]])
+
+
+def _resized_rows(logits, weights, width):
+  """Some rows of resized logits.
+
+  Args:
+    logits: float32 [batch, h, w, classes].
+    weights: float32 [rows, h].
+    width: that of the result.
+
+  Returns:
+    float32 [batch, rows, width, classes].
+  """
+  batch, height, small, classes = tf.unstack(tf.shape(logits))
+  rows = tf.shape(weights)[0]
+  flat = tf.reshape(logits, [batch, height, small * classes])
+  mixed = tf.reshape(tf.matmul(weights, flat), [batch, rows, small, classes])
+  return tf.raw_ops.ResizeBilinear(
+    images=mixed, size=[rows, width], align_corners=True
+  )
