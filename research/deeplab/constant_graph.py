@@ -3,6 +3,7 @@
 import gc
 
 import tensorflow as tf
+from tensorflow.python.eager import context
 from tensorflow.python.framework import convert_to_constants
 
 _SUMS = ('Add', 'AddV2')
@@ -26,6 +27,9 @@ def compile_function(function, *specs):
   graph, inputs, outputs = _trace(function, specs)
   # The trace holds all weights, and references in circles.
   gc.collect()
+  for loop in graph.library.function:
+    # They went with the trace, and importing does not bring them back.
+    context.context().add_function_def(loop)
   _help_remapper(graph)
 
   def run(*arguments):
