@@ -95,6 +95,37 @@ def test_inside_another_function_and_saved(tmp_path):
   np.testing.assert_allclose(found['again'], 2 * expected, atol=1e-5)
 
 
+@pytest.mark.parametrize('size', [(8, 8), (9, 9), (9, 12)])
+@pytest.mark.parametrize('stride', [1, 2])
+@pytest.mark.parametrize(
+  'paddings, constant',
+  [
+    ([[1, 1], [1, 1]], 0),
+    ([[0, 1], [0, 1]], 0),
+    ([[1, 1], [0, 2]], 0),
+    ([[2, 2], [2, 2]], 0),
+    # Padding of another colour is no padding of a convolution.
+    ([[1, 1], [1, 1]], 3),
+  ],
+)
+@pytest.mark.parametrize('depthwise', [True, False])
+def test_explicit_padding(depthwise, paddings, constant, stride, size):
+  """Whatever becomes of it, the outputs are the same."""
+  kernel = _images(3, 3, 4, 1 if depthwise else 5)
+
+  def function(images):
+    net = tf.pad(images, [[0, 0], *paddings, [0, 0]], constant_values=constant)
+    convolve = tf.nn.depthwise_conv2d if depthwise else tf.nn.conv2d
+    return {'o': convolve(net, kernel, [1, stride, stride, 1], 'VALID')}
+
+  for sides in (size, (None, None)):
+    compiled = constant_graph.compile_function(function, _spec(2, *sides, 4))
+    images = tf.constant(_images(2, *size, 4))
+    np.testing.assert_allclose(
+      compiled(images)['o'], function(images)['o'], atol=1e-5
+    )
+
+
 # Sums that TensorFlow's remapper joins with convolutions, some of which it
 # fails at: functions of features, and of two biased convolutions.
 

@@ -1,6 +1,9 @@
 """Folded layers against the layers that they are made of."""
 
 import functools
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -84,6 +87,32 @@ def test_convolutions(stride, rate, padding, outcome):
   pair.check(_images(2, 14, 17, 4))
 
 
+# Sides, and pixels that are a rate apart, in even and odd numbers.
+@pytest.mark.parametrize('size', [(9, 12), (13, 13)])
+@pytest.mark.parametrize('rate', [1, 2, 5])
+def test_wide_convolutions(rate, size):
+  """Of so many channels that a faster algorithm takes over."""
+  pair = _Pair(
+    lambda x: slim.conv2d(x, 256, 3, rate=rate, **_NORMALIZED), (*size, 256)
+  )
+  pair.check(_images(2, *size, 256), tolerance=1e-5)
+
+
+@pytest.mark.parametrize(
+  'activation',
+  [None, keras.ops.relu, keras.ops.relu6, keras.ops.sigmoid],
+)
+@pytest.mark.parametrize('rate', [1, 2, 8])
+def test_activations(rate, activation):
+  def build(net):
+    arguments = {'activation_fn': activation, **_NORMALIZED}
+    net = slim.separable_conv2d(net, None, 3, rate=rate, **arguments)
+    return slim.conv2d([net, net], 5, 1, **arguments)
+
+  # Some values are beyond six.
+  _Pair(build, (17, 19, 4)).check(9 * _images(2, 17, 19, 4))
+
+
 @pytest.mark.parametrize('outcome', [_NORMALIZED, _BIASED])
 @pytest.mark.parametrize('filters', [6, None])
 @pytest.mark.parametrize(
@@ -112,12 +141,6 @@ def _depthwise(rate, padding='SAME', outcome=None):
 @pytest.mark.parametrize('rate', [2, 3, 6, 7, 8, 18, (6, 4), (8, 9)])
 def test_dilated_depthwise_convolutions(rate, size):
   _Pair(_depthwise(rate), (*size, 4)).check(_images(2, *size, 4))
-
-
-@pytest.mark.parametrize('rate', [2, 6])
-def test_devices_without_dilated_depthwise_convolutions(rate, monkeypatch):
-  monkeypatch.setattr(folding, '_has_dilated_depthwise', lambda: False)
-  _Pair(_depthwise(rate), (12, 19, 4)).check(_images(2, 12, 19, 4))
 
 
 @pytest.mark.parametrize('rate', [2, 7])
@@ -261,3 +284,30 @@ def test_constants(dtype):
   found = folding.constant(values, dtype)
   assert found.dtype == dtype
   np.testing.assert_array_equal(found, tf.cast(values, dtype))
+
+
+_WITHOUT_ONEDNN = """
+import sys
+sys.path[:0] = [{tests!r}, {tests!r} + '/slim']
+import test_folding as test
+for rate in (2, 6, 7):
+  test.test_dilated_depthwise_convolutions(rate, (12, 19))
+test.test_wide_convolutions(2, (9, 12))
+test.test_a_network()
+test.test_a_network_in_bfloat16()
+"""
+
+
+def test_processors_without_onednn(repository):
+  done = subprocess.run(
+    [
+      sys.executable,
+      '-c',
+      _WITHOUT_ONEDNN.format(tests=str(repository / 'tests')),
+    ],
+    env={**os.environ, 'TF_ENABLE_ONEDNN_OPTS': '0'},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr[-4000:]
