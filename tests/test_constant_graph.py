@@ -1,5 +1,6 @@
 """Functions with constant weights."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -93,6 +94,31 @@ def test_inside_another_function_and_saved(tmp_path):
   found = saved.signatures['serving_default'](images=images)
   np.testing.assert_allclose(found['outputs'], expected, atol=1e-5)
   np.testing.assert_allclose(found['again'], 2 * expected, atol=1e-5)
+
+
+def test_loops_that_outlive_their_trace(tmp_path):
+  """They are functions of their own in the graph."""
+  variables = _variables()
+
+  def function(images):
+    one_by_one = tf.map_fn(
+      lambda image: _convolve(variables, image[tf.newaxis])[0],
+      images,
+      fn_output_signature=tf.TensorSpec([9, 9, 5]),
+    )
+    return {'outputs': one_by_one}
+
+  images = tf.constant(_images(3, 9, 9, 4))
+  expected = function(images)['outputs']
+  compiled = constant_graph.compile_function(function, _spec(None, 9, 9, 4))
+  del function
+  gc.collect()
+  np.testing.assert_allclose(compiled(images)['outputs'], expected, atol=1e-5)
+  again = tf.function(compiled, input_signature=[_spec(None, 9, 9, 4)])
+  tf.saved_model.save(tf.Module(), str(tmp_path), again)
+  saved = tf.saved_model.load(str(tmp_path)).signatures['serving_default']
+  found = saved(images=images)['outputs']
+  np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize('size', [(8, 8), (9, 9), (9, 12)])
