@@ -173,7 +173,7 @@ def test_trimap_flags_are_checked_first(
 def test_bfloat16_on_real_images(
   repository, testdata, published_checkpoint, real_data, tmp_path
 ):
-  """It costs less than 0.2 points of mIoU."""
+  """Less than 0.2 points of mIoU are lost."""
   folder = real_data('VOCdevkit/VOC2012')
   checkpoint = published_checkpoint('deeplabv3_mnv2_pascal_trainval')
   _convert_voc(repository, folder, tmp_path / 'tfrecord')
@@ -188,7 +188,7 @@ def test_bfloat16_on_real_images(
   assert done.returncode == 0, done.stderr
   golden = json.loads((testdata / 'voc_val30_miou.json').read_text())['os16']
   values = json.loads((tmp_path / 'eval' / 'miou_30000.json').read_text())
-  assert values['miou'] == pytest.approx(golden['overall'], abs=2e-3)
+  assert values['miou'] > golden['overall'] - 2e-3
   # It is not float32, which gives the very numbers.
   assert values['miou'] != pytest.approx(golden['overall'], abs=1e-6)
 
