@@ -99,7 +99,7 @@ class FoldedConvolution(keras.layers.Layer):
     self.index = index
     self._kernel = kernel
     self._bias = bias
-    self._activate = ACTIVATIONS.get(activation_fn, tf.identity)
+    self._activation = ACTIVATIONS.get(activation_fn)
     # Names rather than tensors, which would keep the graphs alive.
     self._names_of_constants = weakref.WeakKeyDictionary()
     self.built = True
@@ -162,6 +162,9 @@ class FoldedConvolution(keras.layers.Layer):
 
   def _bias_constant(self):
     return self._constant('bias', lambda: self._bias)
+
+  def _activate(self, outputs):
+    return self._activation(outputs) if self._activation else outputs
 
   def _finish(self, outputs, add=tf.nn.bias_add):
     """Adds the bias, and activates."""
