@@ -172,10 +172,9 @@ def test_folded_equals_the_original(built):
   spec = _INDEX[built.name]['spec']
   network = inference.fold(built.options, built.store, **_passes(spec))
 
-  def run(images):
-    scores = network.scores(images)
-    named = {f'{output}_scores': value for output, value in scores.items()}
-    return named | network.finish(scores)
+  scores = network.scores.output
+  named = {f'{output}_scores': value for output, value in scores.items()}
+  run = keras.Model(network.scores.input, named | network.finish(scores))
 
   sides = spec['crop_size'] or [None, None]
   compiled = constant_graph.compile_function(
