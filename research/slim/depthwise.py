@@ -16,6 +16,10 @@ from deeplab.slim import devices
 
 _STRIDES = [1, 1, 1, 1]
 
+# Up to here the detour of tf.nn costs little, and rounds gradients as the
+# original does.
+MAX_SMALL_RATE = 4
+
 # The greatest rate that oneDNN's fast kernels take; see `folding`.
 _MAX_NATIVE_RATE = 6
 

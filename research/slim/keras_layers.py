@@ -260,8 +260,10 @@ class SeparableConv2D(_Convolution):
     return depthwise, pointwise
 
   def _depthwise(self, inputs, kernel):
-    if scopes.current_train_step() is not None and depthwise.applies(
-      inputs, kernel, self.rates, self.padding
+    if (
+      scopes.current_train_step() is not None
+      and min(self.rates) > depthwise.MAX_SMALL_RATE
+      and depthwise.applies(inputs, kernel, self.rates, self.padding)
     ):
       return depthwise.convolve(inputs, kernel, self.rates)
     # tf.nn goes through SpaceToBatchND for rates above 1: the gradient of the
