@@ -91,7 +91,8 @@ def test_where_it_does_not_apply(monkeypatch):
   assert not depthwise.applies(inputs, kernel, [2, 2], 'SAME')
 
 
-def test_layers_take_it_in_the_training_step(monkeypatch):
+@pytest.mark.parametrize('rate, taken', [(2, False), (6, True)])
+def test_layers_take_it_in_the_training_step(monkeypatch, rate, taken):
   calls = []
 
   def convolve(inputs, kernel, rates):
@@ -101,11 +102,11 @@ def test_layers_take_it_in_the_training_step(monkeypatch):
   monkeypatch.setattr(depthwise, 'convolve', convolve)
   with slim.layer_store():
     inputs = tf.keras.Input((9, 9, 4))
-    outputs = slim.separable_conv2d(inputs, None, 3, rate=2)
+    outputs = slim.separable_conv2d(inputs, None, 3, rate=rate)
   model = tf.keras.Model(inputs, outputs)
   images = tf.zeros([1, 9, 9, 4])
   model(images)
   assert not calls
   with slim.train_step_context(tf.constant(0, tf.int64), tf.constant([0, 0])):
     model(images)
-  assert calls == [[2, 2]]
+  assert calls == ([[rate, rate]] if taken else [])
