@@ -127,19 +127,26 @@ def litert(context):
 
 def plain_peer(context):
   """One of the modules in `peers`, with the weights of the checkpoint."""
-  peer = importlib.import_module(context.settings['module'])
-  limit_torch(context)
-  settings = context.settings
-  network = peer.build(
-    settings['name'],
-    settings['size'],
-    settings['output_stride'],
-    settings['classes'],
-  )
+  peer, network = build_peer(context)
   path = os.path.join(context.artifacts['checkpoint'], 'weights.npz')
   with np.load(path) as values:
     peer.load(network, values)
   return _task(peer.predictor(network), _images(context))
+
+
+def build_peer(context, **arguments):
+  """One of the modules in `peers`, and a network of it.
+
+  Args:
+    context: Context of the case.
+    **arguments: of the module's `build`, beside those that all cases have.
+  """
+  peer = importlib.import_module(context.settings['module'])
+  limit_torch(context)
+  sizes = ('name', 'size', 'output_stride', 'classes')
+  return peer, peer.build(
+    *(context.settings[key] for key in sizes), **arguments
+  )
 
 
 def limit_torch(context):

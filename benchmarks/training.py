@@ -4,8 +4,6 @@ Settings: `batch`, `size`, `classes`, `fine_tune_batch_norm`; `module`, `name`,
 `output_stride` and `steps_per_call` for the peers.
 """
 
-import importlib
-
 import numpy as np
 
 from benchmarks import inference
@@ -66,15 +64,9 @@ def train_step(context):
 
 def plain_peer(context):
   """One of the modules in `peers`."""
-  peer = importlib.import_module(context.settings['module'])
-  inference.limit_torch(context)
   settings = context.settings
-  network = peer.build(
-    settings['name'],
-    settings['size'],
-    settings['output_stride'],
-    settings['classes'],
-    settings['fine_tune_batch_norm'],
+  peer, network = inference.build_peer(
+    context, train_batch_norm=settings['fine_tune_batch_norm']
   )
   train = peer.trainer(network, *_batch(context))
   # `fit` begins anew at each call: that counts once in several steps.

@@ -12,7 +12,7 @@ import re
 import tensorflow as tf
 
 from deeplab import common, input_preprocess
-from deeplab.core import preprocess_utils
+from deeplab.core import preprocess_utils, random_numbers
 from deeplab.datasets import (
   dataset_info,
   read_errors,
@@ -393,7 +393,7 @@ class Dataset:
     tf.compat.v1.set_random_seed(1)
     order_number = number * plan.num_streams + plan.stream
     seeds = tf.stack([tf.constant(self.seed, tf.int64), order_number])
-    order_seed, record_seed = preprocess_utils.split_seed(seeds, 2)
+    order_seed, record_seed = random_numbers.split_seed(seeds, 2)
     order = tf.random.experimental.stateless_shuffle(
       tf.range(len(plan.shards)), order_seed, alg='philox'
     )

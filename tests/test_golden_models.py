@@ -104,8 +104,8 @@ def _check_outputs(name, logits, predictions):
       item.endswith('_prob') and not golden['spec']['eval_scales']
     ):
       # The original's multi-scale probabilities are softmaxed twice.
-      name = item if output == 'predictions' else output + '_prob'
-      value = predictions[name][0].numpy()[::stride, ::stride]
+      probabilities = item if output == 'predictions' else output + '_prob'
+      value = predictions[probabilities][0].numpy()[::stride, ::stride]
       assert np.abs(value - expected).max() < 1e-5 + logits_error / 2, key
     elif output == 'predictions' and not item.endswith('_prob'):
       probabilities = predictions[item + '_prob'][0].numpy()

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from deeplab import common, input_preprocess
-from deeplab.core import feature_extractor, preprocess_utils
+from deeplab.core import feature_extractor, preprocess_utils, random_numbers
 
 TESTDATA = pathlib.Path(__file__).parent / 'testdata'
 CASES = json.loads((TESTDATA / 'preprocess.json').read_text())
@@ -121,7 +121,7 @@ def test_augmentation_is_that_of_one_step_after_the_other(crop, model_variant):
   mean = feature_extractor.mean_pixel(model_variant)
   flips = set()
   for number in range(8):
-    scale_seed, *seeds = preprocess_utils.split_seed([3, number], 3)
+    scale_seed, *seeds = random_numbers.split_seed([3, number], 3)
     scale = preprocess_utils.get_random_scale(0.5, 2.0, 0.0, scale_seed)
     want = preprocess_utils.randomly_scale_image_and_label(
       tf.cast(IMAGE, tf.float32), tf.cast(LABEL, tf.int32), scale

@@ -20,7 +20,8 @@ class Network(typing.NamedTuple):
     scores: functional keras.Model from float32 images [batch, height, width,
       3] in 0..255 to {output: float32 [batch, h, w, classes]}: logits, or the
       mean of several probabilities at the size of the images.
-    finish: function of such scores that returns what `build_predictor` gives.
+    finish: function of such scores that returns what `build_predictor` gives;
+      of Keras tensors alone where the options have no crop size.
   """
 
   scores: keras.Model

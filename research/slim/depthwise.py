@@ -8,8 +8,6 @@ the gradients are written out, of operations that are right, and keep the inputs
 alone.
 """
 
-import functools
-
 import tensorflow as tf
 
 from deeplab.slim import devices
@@ -20,8 +18,9 @@ _STRIDES = [1, 1, 1, 1]
 # original does.
 MAX_SMALL_RATE = 4
 
-# The greatest rate that oneDNN's fast kernels take; see `folding`.
-_MAX_NATIVE_RATE = 6
+# The greatest rate that the fast kernels of oneDNN take. Beyond it they are ten
+# times slower than the detour.
+MAX_NATIVE_RATE = 6
 
 
 def applies(inputs, kernel, rates, padding):
@@ -66,25 +65,10 @@ def convolve(inputs, kernel, rates):
   return convolve_both(inputs, kernel)
 
 
-@functools.cache
-def _is_native(dtype):
-  """Whether the device computes rates itself, as oneDNN does; it is asked."""
-  with tf.init_scope():
-    try:
-      tf.raw_ops.DepthwiseConv2dNative(
-        input=tf.zeros([1, 5, 5, 1], dtype),
-        filter=tf.zeros([3, 3, 1, 1], dtype),
-        strides=_STRIDES,
-        padding='SAME',
-        dilations=[1, 2, 2, 1],
-      )
-    except tf.errors.OpError:
-      return False
-  return True
-
-
 def _forward(inputs, kernel, rates):
-  if max(rates) <= _MAX_NATIVE_RATE and _is_native(inputs.dtype):
+  if max(rates) <= MAX_NATIVE_RATE and devices.has_dilated_depthwise(
+    inputs.dtype
+  ):
     return tf.raw_ops.DepthwiseConv2dNative(
       input=inputs,
       filter=kernel,
@@ -92,10 +76,30 @@ def _forward(inputs, kernel, rates):
       padding='SAME',
       dilations=[1, *rates, 1],
     )
-  # The zeros of SAME are as good around each of the small images.
+  return in_small_images(
+    inputs,
+    rates,
+    lambda net: tf.nn.depthwise_conv2d(net, kernel, _STRIDES, 'SAME'),
+  )
+
+
+def in_small_images(inputs, rates, convolve):
+  """Convolves pixels that are a rate apart as images of their own.
+
+  `tf.nn.depthwise_conv2d` pads with zeros that are a multiple of the image
+  where the rate is large. The zeros of the padding SAME are as good around each
+  of the small images.
+
+  Args:
+    inputs: [batch, height, width, channels], sides known.
+    rates: [rate of the height, rate of the width].
+    convolve: function that keeps the size.
+
+  Returns:
+    [batch, height, width, channels'].
+  """
   ends = [[0, end] for end in _missing(inputs, rates)]
-  net = tf.space_to_batch(inputs, rates, ends)
-  net = tf.nn.depthwise_conv2d(net, kernel, _STRIDES, 'SAME')
+  net = convolve(tf.space_to_batch(inputs, rates, ends))
   return tf.batch_to_space(net, rates, ends)
 
 

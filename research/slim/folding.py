@@ -19,11 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deeplab.slim import scopes, winograd
-
-# The greatest rate that oneDNN's fast kernels of depthwise convolutions take.
-# Beyond it they are ten times slower than a detour through SpaceToBatchND.
-_MAX_DEPTHWISE_RATE = 6
+from deeplab.slim import depthwise, devices, scopes, winograd
 
 
 def folded():
@@ -43,25 +39,9 @@ def is_folded():
 ACTIVATIONS = {keras.ops.relu: tf.nn.relu, keras.ops.relu6: tf.nn.relu6}
 
 
-@functools.cache
 def _has_onednn():
-  """Whether the device computes with oneDNN.
-
-  The default device is asked, once, for a dilated depthwise convolution: there
-  is no other kernel of that.
-  """
-  with tf.init_scope():
-    try:
-      tf.raw_ops.DepthwiseConv2dNative(
-        input=tf.zeros([1, 5, 5, 1]),
-        filter=tf.zeros([3, 3, 1, 1]),
-        strides=[1, 1, 1, 1],
-        padding='SAME',
-        dilations=[1, 2, 2, 1],
-      )
-    except tf.errors.OpError:
-      return False
-  return True
+  """Whether the device computes with oneDNN."""
+  return devices.has_dilated_depthwise(tf.float32)
 
 
 def constant(values, dtype):
@@ -117,16 +97,12 @@ class FoldedConvolution(keras.layers.Layer):
     step = convolution.steps()[self.index]
     if step.is_depthwise and max(convolution.rates) > 1:
       return self._dilated_depthwise(inputs)
-    if (
-      self.compute_dtype == 'float32'
-      and _has_onednn()
-      and winograd.suits(
-        self._kernel.shape,
-        inputs.shape,
-        convolution.stride,
-        convolution.rates,
-        convolution.padding,
-      )
+    if _has_onednn() and winograd.suits(
+      self._kernel.shape,
+      inputs.shape,
+      convolution.stride,
+      convolution.rates,
+      convolution.padding,
     ):
       kernel = self._constant(
         'winograd', lambda: winograd.transform_kernel(self._kernel)
@@ -176,7 +152,7 @@ class FoldedConvolution(keras.layers.Layer):
     """A depthwise convolution of rates above 1, for the forward pass alone."""
     rates, padding = self.convolution.rates, self.convolution.padding
     kernel = self._kernel_constant()
-    if max(rates) <= _MAX_DEPTHWISE_RATE and _has_onednn():
+    if max(rates) <= depthwise.MAX_NATIVE_RATE and _has_onednn():
       # As many groups as channels: the same kernels of oneDNN, and unlike the
       # dilated depthwise operation one that all devices know.
       height, width, channels, multiplier = kernel.shape
@@ -192,15 +168,13 @@ class FoldedConvolution(keras.layers.Layer):
       return self._finish(
         tf.nn.depthwise_conv2d(inputs, kernel, strides, padding, None, rates)
       )
-    # The zeros that tf.nn pads with are a multiple of the image where the rate
-    # is large. They are as good around each of the small images.
-    paddings = [
-      [0, -side % rate]
-      for side, rate in zip(inputs.shape[1:3], rates, strict=True)
-    ]
-    net = tf.space_to_batch(inputs, rates, paddings)
-    net = self._finish(tf.nn.depthwise_conv2d(net, kernel, strides, padding))
-    return tf.batch_to_space(net, rates, paddings)
+    return depthwise.in_small_images(
+      inputs,
+      rates,
+      lambda net: self._finish(
+        tf.nn.depthwise_conv2d(net, kernel, strides, padding)
+      ),
+    )
 
   def _convolve_parts(self, parts):
     """A 1x1 convolution of the concatenation of several tensors.

@@ -6,7 +6,6 @@ SpaceToBatchND, and `keras.layers.BatchNormalization` is neither fused nor
 unbiased in its moving variance; hence our own.
 """
 
-import functools
 import math
 import typing
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab.common import InputError
-from deeplab.slim import depthwise, scopes
+from deeplab.slim import depthwise, devices, scopes
 
 # The fused kernel's smallest epsilon; TensorFlow 1 raised smaller ones to it.
 _MIN_EPSILON = 1.001e-5
@@ -156,29 +155,6 @@ class _Convolution(keras.layers.Layer):
     return (batch, *sides, channels)
 
 
-@functools.cache
-def _has_dilated_gradient(dtype):
-  """Whether the device can differentiate a dilated convolution of that type.
-
-  Processors without oneDNN cannot (TensorFlow on Apple's, for example), and
-  with it not in every type. The default device is asked, once for each.
-  """
-  # Asked of the operation itself: tapes do not record in an init_scope.
-  with tf.init_scope():
-    try:
-      tf.raw_ops.Conv2DBackpropInput(
-        input_sizes=[1, 5, 5, 1],
-        filter=tf.zeros([3, 3, 1, 1], dtype),
-        out_backprop=tf.zeros([1, 5, 5, 1], dtype),
-        strides=[1, 1, 1, 1],
-        padding='SAME',
-        dilations=[1, 2, 2, 1],
-      )
-    except tf.errors.OpError:
-      return False
-  return True
-
-
 class Conv2D(_Convolution):
   """Convolution with stride or atrous rate, biases optional."""
 
@@ -208,7 +184,7 @@ class Conv2D(_Convolution):
     return kernel
 
   def _convolve(self, inputs, kernel):
-    if self.rate > 1 and not _has_dilated_gradient(inputs.dtype):
+    if self.rate > 1 and not devices.has_dilated_gradient(inputs.dtype):
       return tf.nn.atrous_conv2d(inputs, kernel, self.rate, self.padding)
     return tf.nn.conv2d(
       inputs,

@@ -53,7 +53,7 @@ _CASES = [
 @pytest.mark.parametrize('size, kernel, rates', _CASES)
 def test_agrees_with_tensorflow(monkeypatch, size, kernel, rates, native):
   if not native:
-    monkeypatch.setattr(depthwise, '_is_native', lambda dtype: False)
+    monkeypatch.setattr(devices, 'has_dilated_depthwise', lambda dtype: False)
   values = _values(size, kernel)
   assert depthwise.applies(*values[:2], rates, 'SAME')
   found = _differentiate(

@@ -13,7 +13,7 @@ import tensorflow as tf
 import recipe
 from deeplab import constant_graph, slim
 from deeplab.core import conv2d_ws
-from deeplab.slim import folding
+from deeplab.slim import folding, winograd
 from deeplab.slim.nets import resnet_utils
 
 _NORM = functools.partial(slim.batch_norm, is_training=False)
@@ -87,15 +87,42 @@ def test_convolutions(stride, rate, padding, outcome):
   pair.check(_images(2, 14, 17, 4))
 
 
-# Sides, and pixels that are a rate apart, in even and odd numbers.
-@pytest.mark.parametrize('size', [(9, 12), (13, 13)])
-@pytest.mark.parametrize('rate', [1, 2, 5])
-def test_wide_convolutions(rate, size):
+# Sides are multiples of three outputs a rate apart, or are not.
+@pytest.mark.parametrize('dtype, tolerance', [(None, 1e-5), ('bfloat16', 0.03)])
+@pytest.mark.parametrize(
+  'rate, size', [(1, (9, 12)), (1, (10, 11)), (2, (12, 17)), (4, (23, 12))]
+)
+def test_wide_convolutions(rate, size, dtype, tolerance):
   """Of so many channels that a faster algorithm takes over."""
-  pair = _Pair(
-    lambda x: slim.conv2d(x, 256, 3, rate=rate, **_NORMALIZED), (*size, 256)
+  shape = (*size, 256)
+  assert winograd.suits(
+    (3, 3, 256, 256), (None, *shape), 1, [rate, rate], 'SAME'
   )
-  pair.check(_images(2, *size, 256), tolerance=1e-5)
+  pair = _Pair(
+    lambda x: slim.conv2d(x, 256, 3, rate=rate, **_NORMALIZED),
+    shape,
+    dtype=dtype,
+  )
+  pair.check(_images(2, *shape), tolerance=tolerance)
+
+
+@pytest.mark.parametrize(
+  'channels, sides, rate',
+  [
+    (128, (33, 33), 1),
+    # What the tiles have beyond the sides costs more than they spare.
+    (256, (33, 33), 18),
+    (256, (33, None), 1),
+  ],
+)
+def test_convolutions_that_stay_plain(channels, sides, rate):
+  assert not winograd.suits(
+    (3, 3, channels, channels),
+    (None, *sides, channels),
+    1,
+    [rate, rate],
+    'SAME',
+  )
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from deeplab import common
 from deeplab.core import random_numbers
-from deeplab.core.random_numbers import split_seed as split_seed
 
 # What is between the marks is meant for the user; TensorFlow wraps it in the
 # name of the operation, the iterator and the node.
