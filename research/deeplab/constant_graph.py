@@ -7,7 +7,6 @@ from tensorflow.python.eager import context
 from tensorflow.python.framework import convert_to_constants
 
 _SUMS = ('Add', 'AddV2')
-_KEEP = '_grappler_do_not_remove'
 
 
 def compile_function(function, *specs):
@@ -30,7 +29,7 @@ def compile_function(function, *specs):
   for loop in graph.library.function:
     # They went with the trace, and importing does not bring them back.
     context.context().add_function_def(loop)
-  _help_remapper(graph)
+  _part_activations(graph)
 
   def run(*arguments):
     tensors = tf.import_graph_def(
@@ -112,29 +111,22 @@ def _same_padding(side, kernel_size, stride):
   return [total // 2, total - total // 2]
 
 
-def _help_remapper(graph):
-  """Keeps TensorFlow from joining operations in ways that it fails at.
+def _part_activations(graph):
+  """Keeps TensorFlow from joining a ReLU with a sum that others use too.
 
-  Its remapper joins a convolution, its bias and a sum, and with these a ReLU.
-  It leaves the whole graph as it was where a sum has two convolutions to be
-  joined with, or a ReLU and another operation behind it (as those of Xception
-  have). One of the biases, or the ReLU, must look like something else.
+  Its remapper joins a convolution, its bias, a sum and a ReLU. It fails, and
+  leaves the whole graph as it was, where the ReLU is not alone behind the sum,
+  as in Xception. What looks like another operation is left alone.
 
   Args:
     graph: GraphDef, which is changed.
   """
-  nodes = {node.name: node for node in graph.node}
-  users = {name: [] for name in nodes}
+  users = {node.name: [] for node in graph.node}
   for node in graph.node:
     for source in node.input:
       users[_node_name(source)].append(node)
   for node in list(graph.node):
-    if node.op not in _SUMS:
-      continue
-    terms = [nodes[_node_name(source)] for source in node.input]
-    if all(term.op == 'BiasAdd' for term in terms):
-      terms[1].attr[_KEEP].b = True
-    if len(users[node.name]) > 1:
+    if node.op in _SUMS and len(users[node.name]) > 1:
       for user in users[node.name]:
         if user.op == 'Relu':
           _to_maximum(graph, user)

@@ -319,7 +319,7 @@ sys.path[:0] = [{tests!r}, {tests!r} + '/slim']
 import test_folding as test
 for rate in (2, 6, 7):
   test.test_dilated_depthwise_convolutions(rate, (12, 19))
-test.test_wide_convolutions(2, (9, 12))
+test.test_wide_convolutions(2, (12, 17), None, 1e-5)
 test.test_a_network()
 test.test_a_network_in_bfloat16()
 """
