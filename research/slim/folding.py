@@ -58,7 +58,7 @@ def constant(values, dtype):
   if dtype != tf.bfloat16:
     return tf.constant(values)
   # TensorFlow writes constants of this type one number at a time, in minutes.
-  return tf.bitcast(tf.constant(values.view(np.uint16)), dtype)
+  return tf.bitcast(tf.constant(values.view(np.int16)), dtype)
 
 
 class FoldedConvolution(keras.layers.Layer):
