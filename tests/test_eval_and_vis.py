@@ -97,6 +97,44 @@ def test_a_missing_checkpoint_is_one_line_and_status_1(
   assert error.startswith('error: ') and 'model.ckpt-5' in error
 
 
+@pytest.fixture
+def run_on_voc(repository, published_checkpoint, real_data, tmp_path):
+  """Function that runs a script on the VOC images with published weights.
+
+  It takes the script's name and flags, and returns the finished process. What
+  the script writes is in tmp_path / 'logs'.
+  """
+  folder = real_data('VOCdevkit/VOC2012')
+  checkpoint = published_checkpoint('deeplabv3_mnv2_pascal_trainval')
+  subprocess.run(
+    [
+      sys.executable,
+      str(repository / 'datasets' / 'build_voc2012_data.py'),
+      f'--image_folder={folder}/JPEGImages',
+      f'--semantic_segmentation_folder={folder}/SegmentationClass',
+      f'--list_folder={folder}/ImageSets/Segmentation',
+      '--image_format=jpg',
+      f'--output_dir={tmp_path}/tfrecord',
+    ],
+    check=True,
+    capture_output=True,
+  )
+
+  def run(script, *flags):
+    done = _run(
+      repository,
+      script,
+      f'--checkpoint_dir={checkpoint}',
+      f'--{script}_logdir={tmp_path}/logs',
+      f'--dataset_dir={tmp_path}/tfrecord',
+      *flags,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+  return run
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ('config', 'arguments'),
@@ -114,29 +152,12 @@ def test_a_missing_checkpoint_is_one_line_and_status_1(
   ],
 )
 def test_published_checkpoint_on_real_images(
-  config,
-  arguments,
-  repository,
-  testdata,
-  published_checkpoint,
-  real_data,
-  tmp_path,
+  config, arguments, run_on_voc, testdata, tmp_path
 ):
   """The original's figures: mIoU within 0.0002, each class within 0.001."""
-  folder = real_data('VOCdevkit/VOC2012')
-  checkpoint = published_checkpoint('deeplabv3_mnv2_pascal_trainval')
-  _convert_voc(repository, folder, tmp_path / 'tfrecord')
-  done = _run(
-    repository,
-    'eval',
-    f'--checkpoint_dir={checkpoint}',
-    f'--eval_logdir={tmp_path}/eval',
-    f'--dataset_dir={tmp_path}/tfrecord',
-    *arguments,
-  )
-  assert done.returncode == 0, done.stderr
+  run_on_voc('eval', *arguments)
   golden = json.loads((testdata / 'voc_val30_miou.json').read_text())[config]
-  values = json.loads((tmp_path / 'eval' / 'miou_30000.json').read_text())
+  values = json.loads((tmp_path / 'logs' / 'miou_30000.json').read_text())
   assert values['miou'] == pytest.approx(golden['overall'], abs=2e-4)
   for index in range(21):
     expected = golden[f'class_{index}']
@@ -170,24 +191,11 @@ def test_trimap_flags_are_checked_first(
 
 
 @pytest.mark.slow
-def test_bfloat16_on_real_images(
-  repository, testdata, published_checkpoint, real_data, tmp_path
-):
+def test_bfloat16_on_real_images(run_on_voc, testdata, tmp_path):
   """Less than 0.2 points of mIoU are lost."""
-  folder = real_data('VOCdevkit/VOC2012')
-  checkpoint = published_checkpoint('deeplabv3_mnv2_pascal_trainval')
-  _convert_voc(repository, folder, tmp_path / 'tfrecord')
-  done = _run(
-    repository,
-    'eval',
-    f'--checkpoint_dir={checkpoint}',
-    f'--eval_logdir={tmp_path}/eval',
-    f'--dataset_dir={tmp_path}/tfrecord',
-    '--inference_dtype=bfloat16',
-  )
-  assert done.returncode == 0, done.stderr
+  run_on_voc('eval', '--inference_dtype=bfloat16')
   golden = json.loads((testdata / 'voc_val30_miou.json').read_text())['os16']
-  values = json.loads((tmp_path / 'eval' / 'miou_30000.json').read_text())
+  values = json.loads((tmp_path / 'logs' / 'miou_30000.json').read_text())
   assert values['miou'] > golden['overall'] - 2e-3
   # It is not float32, which gives the very numbers.
   assert values['miou'] != pytest.approx(golden['overall'], abs=1e-6)
@@ -235,30 +243,17 @@ def test_bfloat16_is_for_one_device(repository, testdata, tmp_path):
 
 
 @pytest.mark.slow
-def test_trimap_on_real_images(
-  repository, published_checkpoint, real_data, tmp_path
-):
+def test_trimap_on_real_images(run_on_voc, real_data, tmp_path):
   """The papers' bands, dilated here as their published code does it."""
   ndimage = pytest.importorskip('scipy.ndimage')
+  run_on_voc('eval', '--trimap_widths=1,10,40', '--trimap_boundary=void')
   folder = real_data('VOCdevkit/VOC2012')
-  checkpoint = published_checkpoint('deeplabv3_mnv2_pascal_trainval')
-  _convert_voc(repository, folder, tmp_path / 'tfrecord')
-  done = _run(
-    repository,
-    'eval',
-    f'--checkpoint_dir={checkpoint}',
-    f'--eval_logdir={tmp_path}/eval',
-    f'--dataset_dir={tmp_path}/tfrecord',
-    '--trimap_widths=1,10,40',
-    '--trimap_boundary=void',
-  )
-  assert done.returncode == 0, done.stderr
   names = folder / 'ImageSets' / 'Segmentation' / 'val.txt'
   void = []
   for name in names.read_text().split():
     path = folder / 'SegmentationClass' / f'{name}.png'
     void.append(np.array(Image.open(path)) == 255)
-  values = json.loads((tmp_path / 'eval' / 'trimap_30000.json').read_text())
+  values = json.loads((tmp_path / 'logs' / 'trimap_30000.json').read_text())
   miou = {1: 0.4238, 10: 0.6454, 40: 0.7583}
   for row in values['trimap']['bands']:
     size = 2 * row['width'] + 1
@@ -270,22 +265,10 @@ def test_trimap_on_real_images(
 
 
 @pytest.mark.slow
-def test_the_page_of_pictures_on_real_images(
-  repository, testdata, published_checkpoint, real_data, tmp_path
-):
+def test_the_page_of_pictures_on_real_images(run_on_voc, testdata, tmp_path):
   """It shows all pictures, and the original's mIoU."""
-  folder = real_data('VOCdevkit/VOC2012')
-  checkpoint = published_checkpoint('deeplabv3_mnv2_pascal_trainval')
-  _convert_voc(repository, folder, tmp_path / 'tfrecord')
-  done = _run(
-    repository,
-    'vis',
-    f'--checkpoint_dir={checkpoint}',
-    f'--vis_logdir={tmp_path}/vis',
-    f'--dataset_dir={tmp_path}/tfrecord',
-  )
-  assert done.returncode == 0, done.stderr
-  path = tmp_path / 'vis' / 'index.html'
+  done = run_on_voc('vis')
+  path = tmp_path / 'logs' / 'index.html'
   assert f'30 images: {path}' in done.stdout
   found = re.search(r'id="data">(.*?)</script>', path.read_text(), re.DOTALL)
   values = json.loads(found[1])
@@ -297,7 +280,7 @@ def test_the_page_of_pictures_on_real_images(
       *('image', 'prediction', 'overlay', 'label', 'error'),
     ]
     for name in image['layers'].values():
-      with Image.open(tmp_path / 'vis' / name) as picture:
+      with Image.open(tmp_path / 'logs' / name) as picture:
         assert picture.size == (image['width'], image['height'])
   with browser.open_page(f'file://{path}') as page:
     assert page.locator('.card').count() == 30
@@ -306,19 +289,3 @@ def test_the_page_of_pictures_on_real_images(
       '[...document.querySelectorAll(".card:last-child img")]'
       '.every((one) => one.naturalWidth > 0)'
     )
-
-
-def _convert_voc(repository, folder, output):
-  subprocess.run(
-    [
-      sys.executable,
-      str(repository / 'datasets' / 'build_voc2012_data.py'),
-      f'--image_folder={folder}/JPEGImages',
-      f'--semantic_segmentation_folder={folder}/SegmentationClass',
-      f'--list_folder={folder}/ImageSets/Segmentation',
-      '--image_format=jpg',
-      f'--output_dir={output}',
-    ],
-    check=True,
-    capture_output=True,
-  )
