@@ -1,7 +1,7 @@
 """What rows read: checkpoints, exports, records. Commands make them.
 
-They lie in a folder named by a digest of the sources, so that an export of
-other code is never measured.
+They lie in a folder named by a digest of the sources and of what else decides
+about them, so that an export of other code is never measured.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 
+from benchmarks import machine
 from deeplab.common import InputError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -21,7 +22,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Beginnings of lines that scripts, absl and Python name an error with.
 _ERROR = re.compile(r'error: |FATAL |[\w.]*(Error|Exception): ')
 
-# What an artifact is a function of.
+# What an artifact is a function of, beside the processor: which operations a
+# folded export has depends on that and on oneDNN.
 _SOURCES = (
   'research',
   'datasets',
@@ -29,6 +31,8 @@ _SOURCES = (
   'benchmarks/random_checkpoint.py',
   'benchmarks/onnx_labels.py',
 )
+_PACKAGES = ('tensorflow', 'keras', 'numpy', 'onnx', 'tf2onnx')
+_ENVIRONMENT = 'TF_ENABLE_ONEDNN_OPTS'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +205,7 @@ class Store:
   """Makes artifacts, each once."""
 
   def __init__(self, work_dir, log=print):
-    """Opens the folder of today's sources.
+    """Opens the folder of today's sources, packages and machine.
 
     Args:
       work_dir: folder; what is in it from an earlier run is used again.
@@ -272,11 +276,14 @@ def _remove(path):
 
 
 def _digest():
-  """A short digest of the sources."""
+  """A short digest of all that artifacts depend on."""
   digest = hashlib.sha256()
   for source in _SOURCES:
     path = ROOT / source
     for file in sorted(path.rglob('*.py')) if path.is_dir() else [path]:
       digest.update(os.fsencode(file.relative_to(ROOT)))
       digest.update(file.read_bytes())
+  versions = [machine.version(package) for package in _PACKAGES]
+  settings = os.environ.get(_ENVIRONMENT)
+  digest.update(repr((versions, machine.processor(), settings)).encode())
   return digest.hexdigest()[:12]

@@ -134,19 +134,12 @@ def plain_peer(context):
   return _task(peer.predictor(network), _images(context))
 
 
-def build_peer(context, **arguments):
-  """One of the modules in `peers`, and a network of it.
-
-  Args:
-    context: Context of the case.
-    **arguments: of the module's `build`, beside those that all cases have.
-  """
+def build_peer(context):
+  """One of the modules in `peers`, and a network of it."""
   peer = importlib.import_module(context.settings['module'])
   limit_torch(context)
   sizes = ('name', 'size', 'output_stride', 'classes')
-  return peer, peer.build(
-    *(context.settings[key] for key in sizes), **arguments
-  )
+  return peer, peer.build(*(context.settings[key] for key in sizes))
 
 
 def limit_torch(context):

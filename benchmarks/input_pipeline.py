@@ -30,16 +30,6 @@ def _task(batches, context):
   return Task(call, count * context.settings['batch'])
 
 
-def _limit_threads(context):
-  if context.threads is not None:
-    import tensorflow as tf
-
-    options = tf.data.Options()
-    options.threading.private_threadpool_size = context.threads
-    return options
-  return None
-
-
 def dataset(context):
   """`data_generator.Dataset` with the options of train.py."""
   from deeplab.datasets import data_generator
@@ -69,8 +59,13 @@ def _records(context):
 
 
 def _with_threads(batches, context):
-  options = _limit_threads(context)
-  return batches if options is None else batches.with_options(options)
+  if context.threads is None:
+    return batches
+  import tensorflow as tf
+
+  options = tf.data.Options()
+  options.threading.private_threadpool_size = context.threads
+  return batches.with_options(options)
 
 
 def plain_tf_data(context):

@@ -33,15 +33,15 @@ _PACKAGES = (
 
 def describe():
   """JSON values: processor, memory, system and versions."""
-  processor, flags = _processor()
+  name, flags = processor()
   return {
-    'processor': processor,
+    'processor': name,
     'processors': num_processors(),
     'flags': flags,
     'memory_gib': _memory_gib(),
     'system': f'{platform.system()} {platform.release()}',
     'python': platform.python_version(),
-    'packages': {name: _version(name) for name in _PACKAGES},
+    'packages': {name: version(name) for name in _PACKAGES},
   }
 
 
@@ -59,7 +59,7 @@ def as_text(machine):
   )
 
 
-def _processor():
+def processor():
   """Name and flags; the flags are known on Linux alone."""
   name, flags = platform.processor() or platform.machine(), set()
   for key, value in _lines('/proc/cpuinfo'):
@@ -87,7 +87,8 @@ def _lines(path):
     return
 
 
-def _version(package):
+def version(package):
+  """That of an installed package, else None."""
   try:
     return importlib.metadata.version(package)
   except importlib.metadata.PackageNotFoundError:

@@ -24,7 +24,12 @@ def _network(name, variant, output_stride=16, head=()):
 
 MOBILENET = _network('mobilenet_v2_os16', 'mobilenet_v2')
 MOBILENET_OS8 = _network('mobilenet_v2_os8', 'mobilenet_v2', 8)
-RESNET = _network('resnet_v1_50_beta', 'resnet_v1_50_beta', head=_HEAD)
+# With the published stem, which the peers build.
+RESNET = _network(
+  'resnet_v1_50_beta',
+  'resnet_v1_50_beta',
+  head=('--resnet_root_convs=3', *_HEAD),
+)
 XCEPTION = _network('xception_65', 'xception_65', head=_HEAD)
 
 # Names in `peers`, output strides, and encoders of
@@ -77,37 +82,50 @@ def select(patterns, cases=None):
     InputError: a pattern fits no case.
   """
   cases = all_cases() if cases is None else cases
-  chosen = set()
-  for pattern in patterns:
-    names = fnmatch.filter([case.name for case in cases], pattern)
-    if not names:
-      raise InputError(
-        f'--cases: no case is called {pattern!r}. There are: '
-        f'{", ".join(case.name for case in cases)}.'
-      )
-    chosen.update(names)
+  names = [case.name for case in cases]
+  chosen = _fitting(patterns, names, '--cases: no case')
   return [case for case in cases if case.name in chosen]
 
 
-def select_rows(case, patterns):
-  """A case with some of its rows, of which the baseline is always one.
+def select_rows(cases, patterns):
+  """Cases with some of their rows, of which the baseline is always one.
 
   Args:
-    case: Case.
+    cases: list of Case.
     patterns: names as in `select`; None for all rows.
 
   Returns:
-    Case, or None where no row fits.
+    A list without the cases of which no row fits.
+
+  Raises:
+    InputError: a pattern fits no row of any case.
   """
   if patterns is None:
-    return case
-  names = [row.name for row in case.rows]
-  chosen = {n for pattern in patterns for n in fnmatch.filter(names, pattern)}
-  if not chosen:
-    return None
-  chosen.add(names[0])
-  rows = [row for row in case.rows if row.name in chosen]
-  return dataclasses.replace(case, rows=rows)
+    return cases
+  names = dict.fromkeys(row.name for case in cases for row in case.rows)
+  problem = '--implementations: no row of these cases'
+  chosen = _fitting(patterns, list(names), problem)
+  found = []
+  for case in cases:
+    rows = [row for row in case.rows if row.name in chosen]
+    if rows:
+      if rows[0] is not case.rows[0]:
+        rows.insert(0, case.rows[0])
+      found.append(dataclasses.replace(case, rows=rows))
+  return found
+
+
+def _fitting(patterns, names, problem):
+  """The set of the names that fit; each pattern has to fit one."""
+  chosen = set()
+  for pattern in patterns:
+    fitting = fnmatch.filter(names, pattern)
+    if not fitting:
+      raise InputError(
+        f'{problem} is called {pattern!r}. There are: {", ".join(names)}.'
+      )
+    chosen.update(fitting)
+  return chosen
 
 
 # Cases.
@@ -265,11 +283,15 @@ def _start_up():
 
 def _training(network, crop):
   """A step with batch norm that trains, then one with batch norm fixed."""
-  settings = {'batch': 4, 'fine_tune_batch_norm': True, 'steps_per_call': 2}
   ours = Row(
     'train_step',
     'benchmarks.training:train_step',
-    {**settings, 'size': crop, 'classes': network.classes},
+    {
+      'batch': 4,
+      'size': crop,
+      'classes': network.classes,
+      'fine_tune_batch_norm': True,
+    },
     _TENSORFLOW,
     {'checkpoint': Checkpoint(network)},
   )
@@ -280,7 +302,9 @@ def _training(network, crop):
     note='--nofine_tune_batch_norm; the others train batch norm',
   )
   keras, torch = _plain_rows(
-    network, 'benchmarks.training:plain_peer', settings
+    network,
+    'benchmarks.training:plain_peer',
+    {'batch': 4, 'steps_per_call': 2},
   )
   return Case(
     f'training/{network.name}_crop{crop}',

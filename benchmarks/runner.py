@@ -1,11 +1,13 @@
 """Runs the rows of cases in turn, each in a process of its own."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -141,24 +143,19 @@ class Runner:
     log = self._file('logs', case, row, '.txt')
     with open(log, 'w', encoding='utf-8') as errors:
       try:
-        done = subprocess.run(
+        failed, output = _run(
           [python, '-m', 'benchmarks.worker', json.dumps(request)],
-          env=_environment(),
-          stdin=subprocess.DEVNULL,
-          stdout=subprocess.PIPE,
-          stderr=errors,
-          text=True,
-          timeout=settings.timeout,
-          check=False,
+          errors,
+          settings.timeout,
         )
       except subprocess.TimeoutExpired:
         found['status'] = f'failed: no result in {settings.timeout:g} seconds'
         return
-    if done.returncode:
+    if failed:
       text = log.read_text(encoding='utf-8', errors='replace')
       found['status'] = f'failed: {artifacts.reason(text)}'
       return
-    result = json.loads(done.stdout)
+    result = json.loads(output)
     if 'missing' in result:
       cure = _NOT_IN_OTHER_PYTHON if row.other_python else NOT_INSTALLED
       found['status'] = f'{cure} ({result["missing"]})'
@@ -184,6 +181,39 @@ class Runner:
     for found, labels in zip(rows, loaded, strict=True):
       if labels is not None and loaded[0] is not None:
         found['labels_equal'] = float(np.mean(labels == loaded[0]))
+
+
+def _run(command, errors, timeout):
+  """Runs a worker, which ends together with whatever it has started.
+
+  Args:
+    command: list of strings.
+    errors: file for what it says.
+    timeout: seconds.
+
+  Returns:
+    Its exit code and its output.
+
+  Raises:
+    subprocess.TimeoutExpired: it took longer.
+  """
+  with subprocess.Popen(
+    command,
+    env=_environment(),
+    stdin=subprocess.DEVNULL,
+    stdout=subprocess.PIPE,
+    stderr=errors,
+    text=True,
+    start_new_session=True,
+  ) as process:
+    try:
+      output, _ = process.communicate(timeout=timeout)
+    except BaseException:
+      # Ctrl-C does not reach another session by itself.
+      with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+      raise
+  return process.returncode, output
 
 
 def _is_installed(package):

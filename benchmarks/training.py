@@ -1,7 +1,8 @@
 """Steps of a training on one batch that is repeated.
 
-Settings: `batch`, `size`, `classes`, `fine_tune_batch_norm`; `module`, `name`,
-`output_stride` and `steps_per_call` for the peers.
+Settings: `batch`, `size`, `classes`; `fine_tune_batch_norm` for our step;
+`module`, `name`, `output_stride` and `steps_per_call` for the peers, which
+train batch norm.
 """
 
 import numpy as np
@@ -64,11 +65,8 @@ def train_step(context):
 
 def plain_peer(context):
   """One of the modules in `peers`."""
-  settings = context.settings
-  peer, network = inference.build_peer(
-    context, train_batch_norm=settings['fine_tune_batch_norm']
-  )
+  peer, network = inference.build_peer(context)
   train = peer.trainer(network, *_batch(context))
   # `fit` begins anew at each call: that counts once in several steps.
-  steps = settings['steps_per_call']
+  steps = context.settings['steps_per_call']
   return Task(lambda: train(steps), steps)

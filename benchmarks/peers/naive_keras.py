@@ -13,9 +13,7 @@ import tensorflow as tf
 from benchmarks.peers import networks
 
 
-def build(
-  name, crop_size, output_stride=16, num_classes=21, train_batch_norm=True
-):
+def build(name, crop_size, output_stride=16, num_classes=21):
   """Builds a network.
 
   Args:
@@ -23,16 +21,12 @@ def build(
     crop_size: side of the images, `output_stride * k + 1`.
     output_stride: 8 or 16.
     num_classes: number of classes.
-    train_batch_norm: whether batch norm uses batch statistics in training;
-      otherwise moving ones, while gamma and beta train.
 
   Returns:
     A keras.Model from float32 images [batch, side, side, 3] in 0..255 to
     logits of the same size.
   """
-  return _Builder(name, output_stride, train_batch_norm).build(
-    crop_size, num_classes
-  )
+  return _Builder(name, output_stride).build(crop_size, num_classes)
 
 
 def load(model, values):
@@ -95,10 +89,9 @@ def trainer(model, images, labels):
 class _Builder:
   """The layers of a network, in the order that they are called."""
 
-  def __init__(self, name, output_stride, train_batch_norm):
+  def __init__(self, name, output_stride):
     self._name = name
     self._output_stride = output_stride
-    self._train_batch_norm = train_batch_norm
     self._batch_norm = networks.BATCH_NORM[name]
     self._activation = 'relu6' if name == 'mobilenet_v2' else 'relu'
     self._skip = None
@@ -149,12 +142,11 @@ class _Builder:
 
   def _normalize(self, net, act, name):
     decay, epsilon = self._batch_norm
-    layer = keras.layers.BatchNormalization(
+    net = keras.layers.BatchNormalization(
       momentum=decay,
       epsilon=epsilon,
       name=f'{name}/BatchNorm'.replace('/', '.'),
-    )
-    net = layer(net) if self._train_batch_norm else layer(net, training=False)
+    )(net)
     return keras.layers.Activation(self._activation)(net) if act else net
 
   def _mobilenet_v2(self, net):

@@ -8,9 +8,7 @@ from torch import nn
 from benchmarks.peers import networks
 
 
-def build(
-  name, crop_size, output_stride=16, num_classes=21, train_batch_norm=True
-):
+def build(name, crop_size, output_stride=16, num_classes=21):
   """Builds a network.
 
   Args:
@@ -18,15 +16,13 @@ def build(
     crop_size: side of the images; unused, modules take any.
     output_stride: 8 or 16.
     num_classes: number of classes.
-    train_batch_norm: whether batch norm uses batch statistics in training;
-      otherwise moving ones, while gamma and beta train.
 
   Returns:
     A torch.nn.Module from float32 images [batch, 3, side, side] in 0..255 to
     logits of the same size.
   """
   del crop_size
-  network = DeepLab(name, output_stride, num_classes, train_batch_norm)
+  network = DeepLab(name, output_stride, num_classes)
   # The faster layout on CPUs.
   return network.to(memory_format=torch.channels_last)
 
@@ -158,8 +154,7 @@ class Conv(nn.Module):
     """Makes the layers.
 
     Args:
-      settings: ((decay, epsilon) of batch norm, whether it trains, class of
-        the activation).
+      settings: ((decay, epsilon) of batch norm, class of the activation).
       name: official scope.
       inputs: number of channels.
       filters: number of channels of the output, None for a depthwise
@@ -170,7 +165,7 @@ class Conv(nn.Module):
       act: whether there is an activation.
     """
     super().__init__()
-    (decay, epsilon), self._train_batch_norm, activation = settings
+    (decay, epsilon), activation = settings
     self.name = name
     self.is_depthwise = filters is None
     ending = 'depthwise_weights' if self.is_depthwise else 'weights'
@@ -188,11 +183,6 @@ class Conv(nn.Module):
     )
     self.norm = nn.BatchNorm2d(filters, eps=epsilon, momentum=1 - decay)
     self.act = activation(inplace=True) if act else nn.Identity()
-
-  def train(self, mode=True):
-    super().train(mode)
-    self.norm.train(mode and self._train_batch_norm)
-    return self
 
   def forward(self, net):
     return self.act(self.norm(self.conv(net)))
@@ -302,17 +292,17 @@ _BLOCKS = {
 class DeepLab(nn.Module):
   """Backbone, ASPP with the image-level feature, decoder, logits."""
 
-  def __init__(self, name, output_stride, num_classes, train_batch_norm):
+  def __init__(self, name, output_stride, num_classes):
     super().__init__()
     activation = nn.ReLU6 if name == 'mobilenet_v2' else nn.ReLU
-    settings = (networks.BATCH_NORM[name], train_batch_norm, activation)
+    settings = (networks.BATCH_NORM[name], activation)
     self.stem, channels = _stem(name, settings)
     self.blocks = nn.ModuleList()
     for unit in networks.units(name, output_stride):
       block = _BLOCKS[name](settings, unit, channels)
       channels = block.outputs
       self.blocks.append(block)
-    settings = (networks.HEAD_BATCH_NORM, train_batch_norm, nn.ReLU)
+    settings = (networks.HEAD_BATCH_NORM, nn.ReLU)
     filters = networks.ASPP_FILTERS
     self.pooling = Conv(settings, 'image_pooling', channels, filters)
     self.branches = nn.ModuleList([Conv(settings, 'aspp0', channels, filters)])

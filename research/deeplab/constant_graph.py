@@ -3,7 +3,6 @@
 import gc
 
 import tensorflow as tf
-from tensorflow.python.eager import context
 from tensorflow.python.framework import convert_to_constants
 
 _SUMS = ('Add', 'AddV2')
@@ -16,19 +15,17 @@ def compile_function(function, *specs):
   those of variables they reorder at every call.
 
   Args:
-    function: of tensors, that returns {name: tensor}.
+    function: of tensors, that returns {name: tensor}, without loops.
     *specs: tf.TensorSpec of each argument, with a name.
 
   Returns:
-    A tf.function of the same arguments, by position, and results, traced. It
-    can be called inside other functions, and saved with them.
+    A function of the same arguments, by position, and results: a
+    ConcreteFunction. It can be called inside other functions, and saved with
+    them.
   """
   graph, inputs, outputs = _trace(function, specs)
   # The trace holds all weights, and references in circles.
   gc.collect()
-  for loop in graph.library.function:
-    # They went with the trace, and importing does not bring them back.
-    context.context().add_function_def(loop)
   _part_activations(graph)
 
   def run(*arguments):
@@ -60,9 +57,7 @@ def _trace(function, specs):
 
   traced = tf.function(flat, input_signature=specs).get_concrete_function()
   if traced.captured_inputs:
-    traced = convert_to_constants.convert_variables_to_constants_v2(
-      traced, lower_control_flow=False
-    )
+    traced = convert_to_constants.convert_variables_to_constants_v2(traced)
   graph = traced.graph.as_graph_def()
   _drop_paddings(graph, traced.graph)
   inputs = [tensor.name for tensor in traced.inputs]
@@ -143,4 +138,5 @@ def _to_maximum(graph, node):
   zero.attr['dtype'].CopyFrom(dtype)
   zero.attr['value'].tensor.CopyFrom(tf.make_tensor_proto(0, dtype.type, []))
   node.op = 'Maximum'
-  node.input.append(zero.name)
+  # Before inputs that are only waited for.
+  node.input.insert(1, zero.name)

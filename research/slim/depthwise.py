@@ -1,11 +1,11 @@
-"""Dilated depthwise convolutions for the training step.
+"""Dilated depthwise convolutions on processors.
 
 `tf.nn.depthwise_conv2d` sorts the pixels into small images, one for each
 remainder by the rate, pads these by what the kernel reaches, and keeps them for
 the gradient: at 21x21 pixels and rate 18 that is twelve times the inputs. The
 gradient of the operation that has rates itself is wrong on processors. So here
-the gradients are written out, of operations that are right, and keep the inputs
-alone.
+the gradients of the training step are written out, of operations that are
+right, and keep the inputs alone.
 """
 
 import tensorflow as tf
@@ -16,7 +16,7 @@ _STRIDES = [1, 1, 1, 1]
 
 # Up to here the detour of tf.nn costs little, and rounds gradients as the
 # original does.
-MAX_SMALL_RATE = 4
+_MAX_SMALL_RATE = 4
 
 # The greatest rate that the fast kernels of oneDNN take. Beyond it they are ten
 # times slower than the detour.
@@ -24,7 +24,7 @@ MAX_NATIVE_RATE = 6
 
 
 def applies(inputs, kernel, rates, padding):
-  """Whether `convolve` takes these."""
+  """Whether `convolve` takes these, and pays."""
   height, width, _, multiplier = kernel.shape
   return (
     devices.are_processors()
@@ -33,7 +33,7 @@ def applies(inputs, kernel, rates, padding):
     and padding == 'SAME'
     and multiplier == 1
     and height % 2 == width % 2 == 1
-    and min(rates) > 1
+    and min(rates) > _MAX_SMALL_RATE
     and inputs.shape.is_fully_defined()
   )
 

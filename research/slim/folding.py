@@ -12,7 +12,6 @@ it, or the sum of a residual unit, into one operation. What is built does not
 follow later changes of the variables, and has no gradient.
 """
 
-import functools
 import weakref
 
 import keras
@@ -37,11 +36,6 @@ def is_folded():
 
 # Activations that become part of a convolution.
 ACTIVATIONS = {keras.ops.relu: tf.nn.relu, keras.ops.relu6: tf.nn.relu6}
-
-
-def _has_onednn():
-  """Whether the device computes with oneDNN."""
-  return devices.has_dilated_depthwise(tf.float32)
 
 
 def constant(values, dtype):
@@ -97,7 +91,7 @@ class FoldedConvolution(keras.layers.Layer):
     step = convolution.steps()[self.index]
     if step.is_depthwise and max(convolution.rates) > 1:
       return self._dilated_depthwise(inputs)
-    if _has_onednn() and winograd.suits(
+    if self._has_onednn() and winograd.suits(
       self._kernel.shape,
       inputs.shape,
       convolution.stride,
@@ -111,6 +105,10 @@ class FoldedConvolution(keras.layers.Layer):
     else:
       outputs = step.convolve(inputs, self._kernel_constant())
     return self._finish(outputs)
+
+  def _has_onednn(self):
+    """Whether oneDNN computes in the type of the layer here."""
+    return devices.has_dilated_depthwise(tf.as_dtype(self.compute_dtype))
 
   def _constant(self, key, make):
     """A constant of the current graph, the same one in all calls.
@@ -152,7 +150,7 @@ class FoldedConvolution(keras.layers.Layer):
     """A depthwise convolution of rates above 1, for the forward pass alone."""
     rates, padding = self.convolution.rates, self.convolution.padding
     kernel = self._kernel_constant()
-    if max(rates) <= depthwise.MAX_NATIVE_RATE and _has_onednn():
+    if max(rates) <= depthwise.MAX_NATIVE_RATE and self._has_onednn():
       # As many groups as channels: the same kernels of oneDNN, and unlike the
       # dilated depthwise operation one that all devices know.
       height, width, channels, multiplier = kernel.shape
@@ -184,18 +182,23 @@ class FoldedConvolution(keras.layers.Layer):
     ends = np.cumsum([part.shape[-1] for part in parts])
     kernels = np.split(self._kernel, ends[:-1], axis=2)
     kinds = {True: [], False: []}
-    for part, kernel in zip(parts, kernels, strict=True):
-      kinds[tuple(part.shape[1:3]) == (1, 1)].append((part, kernel))
+    for place, part in enumerate(parts):
+      kinds[tuple(part.shape[1:3]) == (1, 1)].append(place)
     outputs = self._bias
     if outputs is not None:
       outputs = self._bias_constant()
     for is_plane in (True, False):
-      if not kinds[is_plane]:
+      places = kinds[is_plane]
+      if not places:
         continue
-      tensors, kernels = zip(*kinds[is_plane], strict=True)
+      # The same parts are planes at one size, and are not at another.
       kernel = self._constant(
-        ('kernel', is_plane), functools.partial(np.concatenate, kernels, axis=2)
+        ('kernel', *places),
+        lambda places=places: np.concatenate(
+          [kernels[place] for place in places], axis=2
+        ),
       )
+      tensors = [parts[place] for place in places]
       tensor = tensors[0] if len(tensors) == 1 else tf.concat(tensors, -1)
       convolved = tf.nn.conv2d(tensor, kernel, strides=1, padding='VALID')
       outputs = convolved if outputs is None else convolved + outputs

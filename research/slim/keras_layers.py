@@ -1,9 +1,9 @@
 """The Keras layers below the slim functions.
 
-Each holds its variables under their TensorFlow 1 names and calls one
-TensorFlow operation. `keras.layers.Conv2D` sends dilated convolutions through
-SpaceToBatchND, and `keras.layers.BatchNormalization` is neither fused nor
-unbiased in its moving variance; hence our own.
+Each holds its variables under their TensorFlow 1 names.
+`keras.layers.Conv2D` sends dilated convolutions through SpaceToBatchND, and
+`keras.layers.BatchNormalization` is neither fused nor unbiased in its moving
+variance; hence our own.
 """
 
 import math
@@ -80,6 +80,11 @@ class _Convolution(keras.layers.Layer):
     self.kernel_size = kernel_size
     self.stride = stride
     self.rate = rate
+    if stride > 1 and max(self.rates) > 1:
+      raise ValueError(
+        f'{name}: the rate must be 1 where the stride is more than 1. '
+        f'Received: stride {stride}, rate {rate}.'
+      )
     self.padding = padding
     self._weights_initializer = weights_initializer
     self._weights_regularizer = weights_regularizer
@@ -160,6 +165,10 @@ class Conv2D(_Convolution):
 
   def __init__(self, filters, use_weight_standardization=False, **kwargs):
     super().__init__(**kwargs)
+    if not isinstance(self.rate, int):
+      raise ValueError(
+        f'{self.name}: the rate must be one integer. Received: {self.rate}.'
+      )
     self.filters = filters
     self.use_weight_standardization = use_weight_standardization
 
@@ -236,10 +245,8 @@ class SeparableConv2D(_Convolution):
     return depthwise, pointwise
 
   def _depthwise(self, inputs, kernel):
-    if (
-      scopes.current_train_step() is not None
-      and min(self.rates) > depthwise.MAX_SMALL_RATE
-      and depthwise.applies(inputs, kernel, self.rates, self.padding)
+    if scopes.current_train_step() is not None and depthwise.applies(
+      inputs, kernel, self.rates, self.padding
     ):
       return depthwise.convolve(inputs, kernel, self.rates)
     # tf.nn goes through SpaceToBatchND for rates above 1: the gradient of the

@@ -163,7 +163,7 @@ def conv2d(
     kernel_size: integer or pair.
     stride: integer.
     padding: 'SAME' or 'VALID'.
-    rate: atrous rate; 1 where stride is more than 1.
+    rate: atrous rate, an integer; 1 where stride is more than 1.
     activation_fn: None for linear.
     normalizer_fn: for example `batch_norm`; None adds biases instead.
     weights_initializer: Xavier by default.

@@ -1,6 +1,7 @@
 """Tasks that do nothing, for tests of the harness; NumPy alone."""
 
 import os
+import subprocess
 import time
 
 import numpy as np
@@ -30,6 +31,12 @@ def sleep(context):
   # What a library prints must not be taken for the result.
   print('{"a library": "greets"}')
   return Task(call, settings.get('units', 1), lambda labels: labels, facts)
+
+
+def parent(context):
+  """Waits for a process that holds the file `held` open for a minute."""
+  held = context.settings['held']
+  return Task(lambda: subprocess.run(f'exec sleep 60 >{held}', shell=True))
 
 
 def broken(context):

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from benchmarks import artifacts, registry
+from benchmarks import artifacts, machine, registry
 from deeplab.common import InputError
 
 # Appends to a log, so that each run is seen.
@@ -67,6 +67,25 @@ def test_sources_have_a_folder_each(tmp_path, log, monkeypatch):
   second = artifacts.Store(work, log=lambda line: None).make(text)
   assert first != second
   assert log.read_text().split() == ['text', 'text']
+
+
+def test_folder_depends_on_packages_and_machine(tmp_path, log, monkeypatch):
+  text = _Text('text', str(log))
+  monkeypatch.delenv('TF_ENABLE_ONEDNN_OPTS', raising=False)
+
+  def path():
+    return artifacts.Store(tmp_path, log=lambda line: None).make(text)
+
+  found = {path()}
+  monkeypatch.setenv('TF_ENABLE_ONEDNN_OPTS', '0')
+  found.add(path())
+  monkeypatch.setattr(machine, 'processor', lambda: ('Another one', []))
+  found.add(path())
+  for changed in ('tensorflow', 'keras', 'tf2onnx'):
+    monkeypatch.setattr(machine, 'version', {changed: 'later'}.get)
+    found.add(path())
+  assert len(found) == 6
+  assert path() in found
 
 
 def test_names_of_artifacts_differ():

@@ -1,8 +1,12 @@
 """The peers of the benchmarks are the same networks as ours."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 
+from benchmarks import inference, random_checkpoint, registry
+from benchmarks.case import Context
 from benchmarks.peers import networks
 from deeplab import checkpoints, common, model
 
@@ -48,14 +52,23 @@ def _resized(logits):
   ).numpy()
 
 
-def _check_step(peer, network):
-  """A step of training changes a loss that is finite."""
+def _check_step(peer, network, kernel):
+  """A step of training changes a kernel; the loss is finite."""
   random = np.random.default_rng(0)
   images = random.uniform(0, 255, (2, _SIDE, _SIDE, 3)).astype(np.float32)
   labels = random.integers(0, 21, (2, _SIDE, _SIDE)).astype(np.int32)
   labels[:, :9] = networks.IGNORE_LABEL
   train = peer.trainer(network, images, labels)
-  assert np.isfinite([train(1), train(2)]).all()
+  before = _array(kernel)
+  assert np.isfinite(train(1))
+  assert (_array(kernel) != before).any()
+  assert np.isfinite(train(2))
+
+
+def _array(kernel):
+  """A copy of a variable of Keras or a parameter of PyTorch."""
+  kernel = kernel.detach() if hasattr(kernel, 'detach') else kernel
+  return np.array(kernel.numpy())
 
 
 def _check_labels(peer, network, images, expected):
@@ -81,7 +94,9 @@ def test_naive_keras(ours):
 def test_naive_keras_trains():
   from benchmarks.peers import naive_keras
 
-  _check_step(naive_keras, naive_keras.build('mobilenet_v2', _SIDE))
+  network = naive_keras.build('mobilenet_v2', _SIDE)
+  kernel = network.get_layer('MobilenetV2.Conv').kernel
+  _check_step(naive_keras, network, kernel)
 
 
 def test_plain_torch(ours):
@@ -103,19 +118,51 @@ def test_plain_torch(ours):
   np.testing.assert_allclose(found, expected, atol=1e-4 * expected.std())
   _check_labels(plain_torch, network, images, expected)
   if name == 'mobilenet_v2':
-    _check_step(plain_torch, network)
+    _check_step(plain_torch, network, network.stem.conv.weight)
 
 
-@pytest.mark.parametrize('train_batch_norm', [True, False])
-def test_torch_batch_norm_trains_as_asked(train_batch_norm):
-  torch = pytest.importorskip('torch')
-  from benchmarks.peers import plain_torch
+# Rows of the registry.
 
-  network = plain_torch.build(
-    'mobilenet_v2', _SIDE, train_batch_norm=train_batch_norm
-  )
-  norms = [
-    m for m in network.train().modules() if isinstance(m, torch.nn.BatchNorm2d)
-  ]
-  assert norms
-  assert {norm.training for norm in norms} == {train_batch_norm}
+
+def _rows_by_network():
+  """{network with small images: {name of a peer: its row}}."""
+  found = {}
+  for case in registry.all_cases():
+    for row in case.rows:
+      if 'module' in row.settings:
+        network = row.artifacts['checkpoint'].network.replace(crop=65)
+        found.setdefault(network, {})[row.name] = row
+  return found
+
+
+class _Noted(dict):
+  """Notes what is read."""
+
+  def __init__(self, values):
+    super().__init__(values)
+    self.read = set()
+
+  def __getitem__(self, name):
+    self.read.add(name)
+    return super().__getitem__(name)
+
+
+@pytest.mark.parametrize(
+  ('network', 'rows'),
+  [pytest.param(*pair, id=pair[0].name) for pair in _rows_by_network().items()],
+)
+def test_peers_load_what_the_flags_build(network, rows, parse, tmp_path):
+  arguments = [*network.all_flags(), f'--output_dir={tmp_path}']
+  parse(random_checkpoint, random_checkpoint._define_flags, arguments)
+  random_checkpoint.main()
+  with np.load(tmp_path / random_checkpoint.WEIGHTS_FILE) as file:
+    values = dict(file)
+  assert set(rows) == {'naive_keras', 'plain_torch'}
+  for row in rows.values():
+    if row.name == 'plain_torch' and importlib.util.find_spec('torch') is None:
+      continue
+    settings = {**row.settings, 'size': network.crop}
+    peer, its_network = inference.build_peer(Context(settings, {}))
+    noted = _Noted(values)
+    peer.load(its_network, noted)
+    assert noted.read == set(values), row.name

@@ -59,8 +59,21 @@ def test_select_keeps_the_order_of_cases():
 
 def test_rows_always_have_the_baseline():
   (case,) = registry.select(['start_up/*'], CASES)
-  chosen = registry.select_rows(case, ['open*'])
+  (chosen,) = registry.select_rows([case], ['open*'])
   names = ['frozen_graph', 'openvino', 'openvino_bfloat16']
   assert [row.name for row in chosen.rows] == names
-  assert registry.select_rows(case, None) is case
-  assert registry.select_rows(case, ['nothing']) is None
+  (chosen,) = registry.select_rows([case], ['frozen_graph', 'litert'])
+  assert [row.name for row in chosen.rows] == ['frozen_graph', 'litert']
+  assert registry.select_rows([case], None) == [case]
+
+
+def test_rows_choose_among_cases():
+  cases = registry.select(['start_up/*', 'training/*'], CASES)
+  chosen = registry.select_rows(cases, ['litert'])
+  assert [case.name for case in chosen] == ['start_up/mobilenet_v2_os16']
+  # Also beside a pattern that fits.
+  message = (
+    "--implementations: no row of these cases is called 'nothing'. There"
+  )
+  with pytest.raises(InputError, match=message):
+    registry.select_rows(cases, ['litert', 'nothing'])

@@ -208,6 +208,10 @@ def test_render_command(results, tmp_path, repository):
     (['--render=setup.py'], '--render=setup.py is no file that python -m'),
     (['--render=x.json', '--runs=2'], '--runs has no effect with --render'),
     (['--output=x.json', '--cases=infer'], "no case is called 'infer'"),
+    (
+      ['--output=x.json', '--implementations=saved_model,torch'],
+      "--implementations: no row of these cases is called 'torch'. There are:",
+    ),
     (['--output=x.json', '--runs=0'], '--runs must be an integer, at least 1'),
   ],
 )

@@ -1,6 +1,9 @@
 """Processes, their order, what they measure, and rows that cannot run."""
 
 import dataclasses
+import os
+import select
+import signal
 import sys
 
 import numpy as np
@@ -150,3 +153,33 @@ def test_process_that_does_not_end(run, tmp_path):
   row = _row('endless', log=str(tmp_path / 'log'), ms=60_000)
   result, _ = run([row], timeout=3, threads=1)
   assert result['rows'][0]['status'] == 'failed: no result in 3 seconds'
+
+
+@pytest.fixture
+def held(tmp_path):
+  """A pipe, and a function that says whether all its writers have ended."""
+  path = tmp_path / 'held'
+  os.mkfifo(path)
+  end = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+  yield str(path), lambda: bool(select.select([end], [], [], 10)[0])
+  os.close(end)
+
+
+def test_timeout_ends_what_the_process_has_started(run, held):
+  path, has_ended = held
+  result, _ = run([_row('parent', 'parent', held=path)], timeout=4, threads=1)
+  assert result['rows'][0]['status'] == 'failed: no result in 4 seconds'
+  assert has_ended()
+
+
+def test_interrupt_ends_what_the_process_has_started(run, held):
+  path, has_ended = held
+  before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+  signal.setitimer(signal.ITIMER_REAL, 4)
+  try:
+    with pytest.raises(KeyboardInterrupt):
+      run([_row('parent', 'parent', held=path)], threads=1)
+  finally:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+  assert has_ended()

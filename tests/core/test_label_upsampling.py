@@ -70,6 +70,7 @@ def _check(logits, size, batch=None):
     ((9, 9), (64, 65)),
     # Smaller than the logits, or as large.
     ((9, 9), (5, 5)),
+    ((9, 9), (1, 65)),
     ((9, 9), (9, 9)),
     # A row, a column, a pixel.
     ((1, 9), (17, 65)),
@@ -80,6 +81,21 @@ def _check(logits, size, batch=None):
 )
 def test_equals_the_argmax_of_resized_logits(small, size, make):
   _check(make(1, *small, 5), size)
+
+
+@pytest.mark.parametrize(
+  'small, size, factors',
+  [
+    ((9, 9), (65, 65), [8, 8]),
+    ((5, 9), (65, 9), [16, 1]),
+    ((9, 9), (64, 65), None),
+    ((9, 9), (9, 9), None),
+    ((9, 9), (1, 65), None),
+    ((9, None), (65, 65), None),
+  ],
+)
+def test_where_cells_are_used(small, size, factors):
+  assert label_upsampling._factors(small, size) == factors
 
 
 @pytest.mark.parametrize('batch', [None, 3])

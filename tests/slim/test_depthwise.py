@@ -55,7 +55,6 @@ def test_agrees_with_tensorflow(monkeypatch, size, kernel, rates, native):
   if not native:
     monkeypatch.setattr(devices, 'has_dilated_depthwise', lambda dtype: False)
   values = _values(size, kernel)
-  assert depthwise.applies(*values[:2], rates, 'SAME')
   found = _differentiate(
     functools.partial(depthwise.convolve, rates=rates), *values
   )
@@ -79,16 +78,16 @@ def test_compiles(rate):
 
 def test_where_it_does_not_apply(monkeypatch):
   inputs, kernel, _ = _values((9, 9))
-  assert depthwise.applies(inputs, kernel, [2, 2], 'SAME')
-  assert not depthwise.applies(inputs, kernel, [1, 1], 'SAME')
-  assert not depthwise.applies(inputs, kernel, [2, 2], 'VALID')
-  assert not depthwise.applies(inputs, kernel[:2], [2, 2], 'SAME')
+  assert depthwise.applies(inputs, kernel, [6, 6], 'SAME')
+  assert not depthwise.applies(inputs, kernel, [6, 4], 'SAME')
+  assert not depthwise.applies(inputs, kernel, [6, 6], 'VALID')
+  assert not depthwise.applies(inputs, kernel[:2], [6, 6], 'SAME')
   twice = tf.concat([kernel, kernel], -1)
-  assert not depthwise.applies(inputs, twice, [2, 2], 'SAME')
+  assert not depthwise.applies(inputs, twice, [6, 6], 'SAME')
   half = tf.cast(inputs, tf.bfloat16)
-  assert not depthwise.applies(half, kernel, [2, 2], 'SAME')
+  assert not depthwise.applies(half, kernel, [6, 6], 'SAME')
   monkeypatch.setattr(devices, 'are_processors', lambda: False)
-  assert not depthwise.applies(inputs, kernel, [2, 2], 'SAME')
+  assert not depthwise.applies(inputs, kernel, [6, 6], 'SAME')
 
 
 @pytest.mark.parametrize('rate, taken', [(2, False), (6, True)])

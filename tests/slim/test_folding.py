@@ -13,7 +13,7 @@ import tensorflow as tf
 import recipe
 from deeplab import constant_graph, slim
 from deeplab.core import conv2d_ws
-from deeplab.slim import folding, winograd
+from deeplab.slim import devices, folding, winograd
 from deeplab.slim.nets import resnet_utils
 
 _NORM = functools.partial(slim.batch_norm, is_training=False)
@@ -57,7 +57,11 @@ class _Pair:
     }
 
   def check(self, *values, tolerance=2e-6):
-    """The folded form equals the network, called and compiled."""
+    """The folded form equals the network, called and compiled.
+
+    Returns:
+      Types of the operations that it is compiled to.
+    """
     values = [tf.constant(value) for value in values]
     expected = self.network(values).numpy()
     assert expected.std() > 0.01
@@ -72,6 +76,7 @@ class _Pair:
       assert found.shape == expected.shape
       difference = np.abs(found.numpy().astype(np.float32) - expected).max()
       assert difference <= tolerance * np.abs(expected).max()
+    return {node.type for node in compiled.graph.get_operations()}
 
 
 @pytest.mark.parametrize('outcome', [_NORMALIZED, _BIASED])
@@ -96,14 +101,26 @@ def test_wide_convolutions(rate, size, dtype, tolerance):
   """Of so many channels that a faster algorithm takes over."""
   shape = (*size, 256)
   assert winograd.suits(
-    (3, 3, 256, 256), (None, *shape), 1, [rate, rate], 'SAME'
+    (3, 3, 256, 272), (None, *shape), 1, [rate, rate], 'SAME'
   )
   pair = _Pair(
-    lambda x: slim.conv2d(x, 256, 3, rate=rate, **_NORMALIZED),
+    lambda x: slim.conv2d(x, 272, 3, rate=rate, **_NORMALIZED),
     shape,
     dtype=dtype,
   )
-  pair.check(_images(2, *shape), tolerance=tolerance)
+  operations = pair.check(_images(2, *shape), tolerance=tolerance)
+  is_taken = devices.has_dilated_depthwise(tf.as_dtype(dtype or 'float32'))
+  assert ('Conv2D' in operations) != is_taken
+
+
+@pytest.mark.parametrize('rates', [(1, 3), (3, 2)])
+def test_winograd_with_unequal_rates(rates):
+  images, kernel = _images(2, 13, 17, 6), _images(3, 3, 6, 5)
+  expected = tf.nn.conv2d(images, kernel, 1, 'SAME', dilations=rates)
+  found = winograd.conv2d(
+    tf.constant(images), winograd.transform_kernel(kernel), rates
+  )
+  np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -247,6 +264,24 @@ def test_a_plane_is_one_pixel(place, outcome):
     return slim.conv2d(parts, 5, 1, **outcome)
 
   shapes = [(1, 1, 3), (9, 10, 4)]
+  values = [_images(2, *shape) for shape in shapes]
+  _Pair(build, *shapes).check(*values)
+
+
+def test_planes_that_are_none_at_another_size():
+  """As the features and the pooled feature of two scales in one network."""
+
+  def build(features, plane, small):
+    spread = plane
+    if not slim.is_folded():
+      spread = keras.ops.broadcast_to(plane, (2, 9, 10, 3))
+    large, small = (
+      slim.conv2d(parts, 5, 1, scope='projection', **_NORMALIZED)
+      for parts in ([features, spread], [small, plane])
+    )
+    return large + small
+
+  shapes = [(9, 10, 4), (1, 1, 3), (1, 1, 4)]
   values = [_images(2, *shape) for shape in shapes]
   _Pair(build, *shapes).check(*values)
 

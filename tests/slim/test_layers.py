@@ -139,6 +139,20 @@ def test_layers_are_shared_by_scope_and_default_names_start_anew():
   assert list(store.layers) == ['net/Conv', 'net/Conv_1']
 
 
+@pytest.mark.parametrize(
+  'layer, stride, rate',
+  [
+    (slim.conv2d, 1, (2, 3)),
+    (slim.conv2d, 2, 2),
+    (slim.separable_conv2d, 2, (3, 6)),
+  ],
+)
+def test_strides_and_rates_that_do_not_go_together(layer, stride, rate):
+  inputs = keras.Input((9, 9, 4))
+  with slim.layer_store(), pytest.raises(ValueError, match='rate must be'):
+    layer(inputs, 4, 3, stride=stride, rate=rate)
+
+
 def test_a_shared_layer_has_one_rate():
   with slim.layer_store():
     x = keras.Input((9, 9, 3))

@@ -46,7 +46,7 @@ def _factors(sides, size):
   if None in sides or keras.backend.is_keras_tensor(size):
     return None
   if any(
-    side < 2 or (large - 1) % (side - 1)
+    side < 2 or large < side or (large - 1) % (side - 1)
     for side, large in zip(sides, size, strict=True)
   ):
     return None
