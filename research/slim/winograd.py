@@ -152,9 +152,7 @@ def conv2d(inputs, kernel, rates):
     _side_matrices(*pair, inputs.dtype)
     for pair in zip((height, width), rates, strict=True)
   )
-  down, across = (
-    _num_tiles(*pair) for pair in zip((height, width), rates, strict=True)
-  )
+  down, across = (sums.shape[0] // _SAMPLES for sums in (rows_in, columns_in))
   # The batch stays an axis of its own, so that TensorFlow knows that there are
   # as many images after as before, and joins what follows.
   net = tf.matmul(columns_in, inputs)
