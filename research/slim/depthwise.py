@@ -91,7 +91,7 @@ def in_small_images(inputs, rates, convolve):
   of the small images.
 
   Args:
-    inputs: [batch, height, width, channels], sides known.
+    inputs: [batch, height, width, channels].
     rates: [rate of the height, rate of the width].
     convolve: function that keeps the size.
 
@@ -105,9 +105,10 @@ def in_small_images(inputs, rates, convolve):
 
 def _missing(inputs, rates):
   """What the sides lack to be multiples of the rates."""
-  return [
-    -side % rate for side, rate in zip(inputs.shape[1:3], rates, strict=True)
-  ]
+  sides = inputs.shape[1:3]
+  if None in sides:
+    sides = tf.unstack(tf.shape(inputs)[1:3])
+  return [-side % rate for side, rate in zip(sides, rates, strict=True)]
 
 
 def _kernel_gradient(inputs, gradients, shape, rates):

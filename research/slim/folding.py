@@ -162,7 +162,7 @@ class FoldedConvolution(keras.layers.Layer):
       # is so only where it has one.
       return self._finish(outputs, tf.add)
     strides = [1, 1, 1, 1]
-    if padding != 'SAME' or None in inputs.shape[1:3]:
+    if padding != 'SAME':
       return self._finish(
         tf.nn.depthwise_conv2d(inputs, kernel, strides, padding, None, rates)
       )

@@ -27,6 +27,9 @@ _MIN_CHANNELS = 256
 # Of the plain convolution's products; with more it is as fast.
 _MAX_SHARE = 0.6
 
+# Taken for a side that is not known: images of 513 pixels at output stride 16.
+_USUAL_SIDE = 33
+
 
 def suits(kernel_shape, input_shape, stride, rates, padding):
   """Whether `conv2d` can take the place of a convolution, and pays.
@@ -39,11 +42,11 @@ def suits(kernel_shape, input_shape, stride, rates, padding):
     padding: 'SAME' or 'VALID'.
   """
   height, width, *channels = kernel_shape
-  sides = input_shape[1:3]
   if (height, width, stride, padding) != (3, 3, 1, 'SAME'):
     return False
-  if min(channels) < _MIN_CHANNELS or None in sides:
+  if min(channels) < _MIN_CHANNELS:
     return False
+  sides = [side or _USUAL_SIDE for side in input_shape[1:3]]
   down, across = (
     _SAMPLES * _num_tiles(*pair) for pair in zip(sides, rates, strict=True)
   )
@@ -107,7 +110,7 @@ def _side_matrices(side, rate, dtype):
   """The sums along a whole side.
 
   Args:
-    side: integer.
+    side: integer, or an int32 tensor.
     rate: integer.
     dtype: of the results.
 
@@ -115,23 +118,27 @@ def _side_matrices(side, rate, dtype):
     [samples * tiles, side], from the inputs of a convolution;
     [side, samples * tiles], to its outputs.
   """
-  inputs, _, outputs = _transforms()
-  tiles = _num_tiles(side, rate)
-  before = np.zeros([_SAMPLES, tiles, side], np.float32)
-  after = np.zeros([side, _SAMPLES, tiles], np.float32)
-  for tile in range(tiles):
-    first = tile // rate * rate * _TILE + tile % rate
-    for i in range(_SAMPLES):
-      position = first + (i - 1) * rate
-      if 0 <= position < side:
-        before[:, tile, position] = inputs[:, i]
-    for i in range(_TILE):
-      position = first + i * rate
-      if position < side:
-        after[position, :, tile] = outputs[i]
+  inputs, _, outputs = (
+    tf.constant(matrix, tf.float32) for matrix in _transforms()
+  )
+  num_tiles = _num_tiles(side, rate)
+  tiles = tf.range(num_tiles)
+  first = tiles // rate * rate * _TILE + tiles % rate
+
+  def places(start, stop, axis):
+    """One-hot vectors, along that axis, of where tiles have their values."""
+    steps = rate * tf.range(start, stop)[:, tf.newaxis]
+    # Zeros for what lies outside.
+    return tf.one_hot(first + steps, side, axis=axis)
+
+  before = tf.matmul(
+    inputs, tf.reshape(places(-1, _SAMPLES - 1, -1), [_SAMPLES, -1])
+  )
+  after = tf.matmul(outputs, places(0, _TILE, 0), transpose_a=True)
+  size = _SAMPLES * num_tiles
   return (
-    tf.cast(before.reshape(-1, side), dtype),
-    tf.cast(after.reshape(side, -1), dtype),
+    tf.cast(tf.reshape(before, [size, side]), dtype),
+    tf.cast(tf.reshape(after, [side, size]), dtype),
   )
 
 
@@ -139,20 +146,23 @@ def conv2d(inputs, kernel, rates):
   """A convolution of stride 1 that keeps the size.
 
   Args:
-    inputs: [batch, height, width, channels], sides known.
+    inputs: [batch, height, width, channels].
     kernel: of `transform_kernel`, in the type of the inputs.
     rates: atrous rates of height and width.
 
   Returns:
     [batch, height, width, filters].
   """
-  height, width, channels = inputs.shape[1:]
-  filters = kernel.shape[-1]
+  channels, filters = kernel.shape[1:]
+  size = inputs.shape[1:3].as_list()
+  if None in size:
+    size = tf.unstack(tf.shape(inputs)[1:3])
+  height, width = size
   (rows_in, rows_out), (columns_in, columns_out) = (
     _side_matrices(*pair, inputs.dtype)
-    for pair in zip((height, width), rates, strict=True)
+    for pair in zip(size, rates, strict=True)
   )
-  down, across = (sums.shape[0] // _SAMPLES for sums in (rows_in, columns_in))
+  down, across = (_num_tiles(*pair) for pair in zip(size, rates, strict=True))
   # The batch stays an axis of its own, so that TensorFlow knows that there are
   # as many images after as before, and joins what follows.
   net = tf.matmul(columns_in, inputs)
@@ -163,4 +173,6 @@ def conv2d(inputs, kernel, rates):
   net = tf.reshape(net, [-1, _SAMPLES, _SAMPLES * down, across * filters])
   net = tf.transpose(tf.matmul(rows_out, net), [0, 2, 1, 3])
   net = tf.reshape(net, [-1, height, _SAMPLES * across, filters])
-  return tf.matmul(columns_out, net)
+  net = tf.matmul(columns_out, net)
+  # Nor does it see otherwise that sides it does not know are those of before.
+  return tf.reshape(net, tf.concat([tf.shape(inputs)[:3], [filters]], axis=0))
