@@ -8,7 +8,7 @@ from tensorflow.python.framework import convert_to_constants
 _SUMS = ('Add', 'AddV2')
 
 
-def compile_function(function, *specs):
+def compile_function(function, *specs, is_shared=False):
   """Traces a function once, with the values of its variables as constants.
 
   TensorFlow's kernels keep constant weights in the order that they compute in;
@@ -17,6 +17,8 @@ def compile_function(function, *specs):
   Args:
     function: of tensors, that returns {name: tensor}, without loops.
     *specs: tf.TensorSpec of each argument, with a name.
+    is_shared: several calls of it in a graph share its kernels, and what these
+      hold. Else a copy takes the place of each call.
 
   Returns:
     A function of the same arguments, by position, and results: a
@@ -37,7 +39,12 @@ def compile_function(function, *specs):
     )
     return dict(zip(outputs, tensors, strict=True))
 
-  compiled = tf.function(run, input_signature=specs, autograph=False)
+  compiled = tf.function(
+    run,
+    input_signature=specs,
+    autograph=False,
+    experimental_attributes={'_noinline': True} if is_shared else None,
+  )
   return compiled.get_concrete_function()
 
 

@@ -5,8 +5,9 @@ import typing
 from collections.abc import Callable
 
 import keras
+import tensorflow as tf
 
-from deeplab import common, model, slim
+from deeplab import common, constant_graph, model, slim
 from deeplab.common import InputError
 
 # Types that a network can be run in.
@@ -143,8 +144,9 @@ def _build(options, eval_scales, add_flipped_images, image_pyramid):
   images = model.make_input(options)
   size = model.image_size(images, options)
   if averages(eval_scales, add_flipped_images):
+    get_logits = _compiled_logits() if slim.is_folded() else None
     scores = model.average_probabilities(
-      images, options, eval_scales, add_flipped_images
+      images, options, eval_scales, add_flipped_images, get_logits
     )
     finish = model.predict_from_probabilities
   else:
@@ -156,6 +158,33 @@ def _build(options, eval_scales, add_flipped_images, image_pyramid):
       for_speed=slim.is_folded(),
     )
   return Network(keras.Model(images, scores, name='deeplab_scores'), finish)
+
+
+def _compiled_logits():
+  """`get_logits` of `model.multi_scale_logits`: one network for all sizes.
+
+  Several scales then take the memory of the largest one. Where the network
+  depends on the size there is one for each.
+  """
+  functions = {}
+
+  def get_logits(images, options):
+    if not model.depends_on_size(options):
+      options = options.replace(crop_size=None)
+    size = options.crop_size and tuple(options.crop_size)
+    if size not in functions:
+      functions[size] = _compile(options)
+    return slim.function(functions[size], images)
+
+  return get_logits
+
+
+def _compile(options):
+  """The folded network as a function from images to {output: logits}."""
+  images = model.make_input(options)
+  network = keras.Model(images, model.merged_logits(images, options))
+  spec = tf.TensorSpec(images.shape, name='images')
+  return constant_graph.compile_function(network, spec, is_shared=True)
 
 
 def averages(eval_scales, add_flipped_images):

@@ -11,9 +11,11 @@ The functions take and return Keras tensors; `build_model` makes a
 `keras.Model` of them.
 """
 
+import functools
+
 import keras
 
-from deeplab import slim
+from deeplab import cell_config, slim
 from deeplab.common import InputError
 from deeplab.core import (
   aspp,
@@ -140,6 +142,18 @@ def make_input(options):
   return keras.Input((height, width, 3), name='images')
 
 
+def depends_on_size(options):
+  """Whether the network is another one for each size of the image.
+
+  Args:
+    options: ModelOptions.
+  """
+  cell = options.dense_prediction_cell_config
+  return options.image_pooling_crop_size is not None or bool(
+    cell and cell_config.pools(cell)
+  )
+
+
 # Logits.
 
 
@@ -151,6 +165,7 @@ def multi_scale_logits(
   is_training=False,
   fine_tune_batch_norm=False,
   nas_training_hyper_parameters=None,
+  get_logits=None,
 ):
   """Logits for each scale of the input, and merged.
 
@@ -162,6 +177,8 @@ def multi_scale_logits(
     is_training: whether the network is built for training.
     fine_tune_batch_norm: whether batch norm then uses batch statistics.
     nas_training_hyper_parameters: see feature_extractor.extract_features.
+    get_logits: function of images and the ModelOptions that go with them that
+      returns {output: logits}; None to build the network for each scale.
 
   Returns:
     {output: {name: [batch, h, w, classes]}}, where name is 'merged_logits'
@@ -179,15 +196,18 @@ def multi_scale_logits(
   scales_to_logits = {
     output: {} for output in model_options.outputs_to_num_classes
   }
+  get_logits = get_logits or functools.partial(
+    _get_logits,
+    weight_decay=weight_decay,
+    is_training=is_training,
+    fine_tune_batch_norm=fine_tune_batch_norm,
+    nas_training_hyper_parameters=nas_training_hyper_parameters,
+  )
   # Default scope names start anew, so that calls share their weights.
   with slim.variable_scope(''):
     for scale in image_pyramid:
-      logits = _get_logits(
-        *_scale_input(images, model_options, crop_size, scale),
-        weight_decay=weight_decay,
-        is_training=is_training,
-        fine_tune_batch_norm=fine_tune_batch_norm,
-        nas_training_hyper_parameters=nas_training_hyper_parameters,
+      logits = get_logits(
+        *_scale_input(images, model_options, crop_size, scale)
       )
       name = MERGED_LOGITS_SCOPE
       if len(image_pyramid) > 1:
@@ -360,9 +380,11 @@ def predict_labels(
   )
 
 
-def merged_logits(images, model_options, image_pyramid=None):
+def merged_logits(images, model_options, image_pyramid=None, get_logits=None):
   """{output: [batch, h, w, classes]} of `multi_scale_logits`, merged alone."""
-  logits = multi_scale_logits(images, model_options, image_pyramid)
+  logits = multi_scale_logits(
+    images, model_options, image_pyramid, get_logits=get_logits
+  )
   return {
     output: values[MERGED_LOGITS_SCOPE] for output, values in logits.items()
   }
@@ -441,7 +463,11 @@ def predict_from_probabilities(probabilities):
 
 
 def average_probabilities(
-  images, model_options, eval_scales=(1.0,), add_flipped_images=False
+  images,
+  model_options,
+  eval_scales=(1.0,),
+  add_flipped_images=False,
+  get_logits=None,
 ):
   """The mean of the probabilities over scales and mirror images.
 
@@ -452,6 +478,7 @@ def average_probabilities(
     model_options: ModelOptions.
     eval_scales: scales of the images.
     add_flipped_images: also use the mirror image at each scale.
+    get_logits: see `multi_scale_logits`.
 
   Returns:
     {output: float32 [batch, height, width, classes]}.
@@ -461,7 +488,9 @@ def average_probabilities(
     average = averaging.average_by_strips
   return average(
     images,
-    lambda images, scale: merged_logits(images, model_options, [scale]),
+    lambda images, scale: merged_logits(
+      images, model_options, [scale], get_logits
+    ),
     eval_scales,
     add_flipped_images,
     image_size(images, model_options),

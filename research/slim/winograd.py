@@ -157,7 +157,7 @@ def conv2d(inputs, kernel, rates):
   size = inputs.shape[1:3].as_list()
   if None in size:
     size = tf.unstack(tf.shape(inputs)[1:3])
-  height, width = size
+  height = size[0]
   (rows_in, rows_out), (columns_in, columns_out) = (
     _side_matrices(*pair, inputs.dtype)
     for pair in zip(size, rates, strict=True)

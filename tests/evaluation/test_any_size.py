@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import small_checkpoint
 
-from deeplab import checkpoints, common, inference
+from deeplab import checkpoints, common, inference, model
 from deeplab.common import InputError
 from deeplab.core import dense_crf
 from deeplab.evaluation import any_size, prediction
@@ -192,7 +192,7 @@ def test_networks_of_a_size_share_their_weights(tmp_path):
 def test_what_sizes_depend_on(options, grid, depends):
   options = common.ModelOptions({'semantic': 3}, **options)
   assert any_size.grid_of(options) == grid
-  assert any_size.depends_on_size(options) == depends
+  assert model.depends_on_size(options) == depends
 
 
 @pytest.mark.parametrize('depends', [True, False])

@@ -1,5 +1,6 @@
 """The mean of the probabilities of several passes over an image."""
 
+import functools
 import itertools
 
 import keras
@@ -60,12 +61,12 @@ def average_by_strips(images, logits_of, scales, add_flipped_images, size):
     See `average`.
   """
   passes = {}
+  if add_flipped_images:
+    mirrored = keras.ops.flip(images, axis=2)
+    images = keras.ops.concatenate([images, mirrored], axis=0)
   # What the largest scale leaves free is enough for the others.
   for scale in sorted(scales, reverse=True):
     inputs = slim.function(_after, images, *itertools.chain(*passes.values()))
-    if add_flipped_images:
-      mirrored = keras.ops.flip(inputs, axis=2)
-      inputs = keras.ops.concatenate([inputs, mirrored], axis=0)
     for output, value in logits_of(inputs, scale).items():
       values = [value]
       if add_flipped_images:
@@ -99,13 +100,30 @@ def mean_probabilities(logits, size):
     float32 [batch, height, width, classes].
   """
   if isinstance(size, (tuple, list)):
-    return slim.function(lambda *x: _mean(x, size), *logits)
-  return slim.function(lambda size, *x: _mean(x, size), size, *logits)
+    return slim.function(lambda *x: _static_mean(x, size), *logits)
+  return slim.function(lambda size, *x: _static_mean(x, size), size, *logits)
+
+
+def _static_mean(logits, size):
+  """`_mean`, by a function that is traced once; shapes as far as known."""
+  batch, _, _, classes = logits[0].shape
+  mean = _mean_function(len(logits), classes)
+  sides = [None, None] if tf.is_tensor(size) else size
+  return tf.ensure_shape(mean(list(logits), size), [batch, *sides, classes])
+
+
+@functools.cache
+def _mean_function(count, classes):
+  """`_mean` of logits of any size."""
+  logits = [tf.TensorSpec([None, None, None, classes])] * count
+  return tf.function(
+    _mean, input_signature=[logits, tf.TensorSpec([2], tf.int32)]
+  )
 
 
 def _mean(logits, size):
-  """See `mean_probabilities`; the size may be a tensor."""
-  height, width = size[0], size[1]
+  """See `mean_probabilities`; of tensors."""
+  height, width = tf.unstack(size)
   rows = -(-height // _STRIPS)
   weights = [_row_weights(x, height, rows * _STRIPS) for x in logits]
   strips = []
@@ -118,11 +136,7 @@ def _mean(logits, size):
       value = tf.nn.softmax(_resized_rows(x, mix[part], width))
       total = value if total is None else total + value
     strips.append(total / len(logits))
-  values = tf.concat(strips, axis=1)[:, :height]
-  static = [None if tf.is_tensor(side) else side for side in (height, width)]
-  return tf.ensure_shape(
-    values, [logits[0].shape[0], *static, logits[0].shape[-1]]
-  )
+  return tf.concat(strips, axis=1)[:, :height]
 
 
 def _row_weights(logits, height, padded):

@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 
-from deeplab import cell_config
+from deeplab import model
 from deeplab.common import InputError
 from deeplab.core import dense_crf, feature_extractor
 from deeplab.evaluation import prediction, tiling
@@ -33,18 +33,6 @@ def grid_of(options):
   if options.model_variant.startswith('nas_'):
     return max(_NAS_STRIDE, options.output_stride)
   return options.output_stride
-
-
-def depends_on_size(options):
-  """Whether the network is another one for each size of the image.
-
-  Args:
-    options: ModelOptions.
-  """
-  cell = options.dense_prediction_cell_config
-  return options.image_pooling_crop_size is not None or bool(
-    cell and cell_config.pools(cell)
-  )
 
 
 class AnySizePredictor:
@@ -219,7 +207,7 @@ class AnySizePredictor:
 
   def _network(self, size):
     """The Predictor for images of exactly this size."""
-    is_fixed = self._crop_size or depends_on_size(self._options)
+    is_fixed = self._crop_size or model.depends_on_size(self._options)
     key = tuple(size) if is_fixed else (None, None)
     network = self._networks.pop(key, None) or prediction.Predictor(
       self._options.replace(crop_size=list(size) if is_fixed else None),

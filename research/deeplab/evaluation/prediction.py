@@ -222,6 +222,10 @@ class Predictor:
       network.input, {name: network.output[name] for name in names}
     )
     if self._is_folded:
+      if inference.averages(*self._passes[:2]):
+        # Its parts are compiled. Within a function they would take the memory
+        # of some more copies of the weights.
+        return network
       return constant_graph.compile_function(network, self._signature)
     run = network
     if self._strategy is not None:
