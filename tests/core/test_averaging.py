@@ -87,8 +87,11 @@ def small():
   return options, store, inference.build_predictor(options, store=store)
 
 
-def test_mirror_images_are_one_batch_with_the_others(small):
+@pytest.mark.parametrize('pooling', [None, [17, 33]])
+def test_mirror_images_are_one_batch_with_the_others(small, pooling):
   options, store, _ = small
+  # With it each size has a network of its own.
+  options = options.replace(image_pooling_crop_size=pooling)
   scales = (0.5, 1.5, 1.0)
   plain = inference.build_predictor(options, scales, True, store=store)
   network = inference.fold(options, store, scales, True)
@@ -96,9 +99,9 @@ def test_mirror_images_are_one_batch_with_the_others(small):
     network.scores, tf.TensorSpec([None, 33, 33, 3], name='images')
   )
   images = tf.random.uniform([3, 33, 33, 3], maxval=255.0)
-  np.testing.assert_allclose(
-    run(images)['semantic'], plain(images)['semantic_prob'], atol=1e-5
-  )
+  expected = plain(images)['semantic_prob']
+  for found in run(images), network.scores(images):
+    np.testing.assert_allclose(found['semantic'], expected, atol=1e-5)
 
 
 def test_scales_share_their_weights(small):
@@ -108,13 +111,49 @@ def test_scales_share_their_weights(small):
     network = inference.fold(options, store, scales, True)
     spec = tf.TensorSpec([None, 33, 33, 3])
     function = tf.function(network.scores, input_signature=[spec])
-    nodes = function.get_concrete_function().graph.as_graph_def().node
+    graph = function.get_concrete_function().graph.as_graph_def()
+    bodies = [graph.node, *(f.node_def for f in graph.library.function)]
     return sum(
       tf.make_ndarray(node.attr['value'].tensor).nbytes
+      for nodes in bodies
       for node in nodes
       if node.op == 'Const'
     )
 
   one, three = bytes_of_constants((1.5,)), bytes_of_constants((0.5, 1.0, 1.5))
   weights = sum(v.numpy().nbytes for v in predictor.variables)
+  assert one > 0.5 * weights
   assert three - one < 0.02 * weights
+
+
+def _optimized(compiled, spec):
+  """The nodes of all functions that TensorFlow runs for a function."""
+  graph = compiled.graph.as_graph_def()
+  feed = f'{spec.name}:0'
+  with tf.Graph().as_default():
+    tf.import_graph_def(graph, name='')
+    run = tf.compat.v1.RunMetadata()
+    with tf.compat.v1.Session() as session:
+      session.run(
+        compiled.outputs[0].name,
+        {feed: np.zeros([1, *spec.shape[1:]], np.float32)},
+        tf.compat.v1.RunOptions(output_partition_graphs=True),
+        run,
+      )
+  (graph,) = run.partition_graphs
+  return graph.node
+
+
+def test_scales_call_one_function_that_is_not_copied(small):
+  """Each copy would have kernels with weights of its own."""
+  options, store, _ = small
+  spec = tf.TensorSpec([None, 33, 33, 3], name='images')
+  network = inference.fold(options, store, (0.5, 1.0, 1.5))
+  compiled = constant_graph.compile_function(network.scores, spec)
+  calls = [
+    node.attr['f'].func.name
+    for node in _optimized(compiled, spec)
+    if node.op.endswith('PartitionedCall')
+  ]
+  assert len(calls) == 3
+  assert len(set(calls)) == 1
