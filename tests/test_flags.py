@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -133,7 +134,11 @@ flags.run(main)
 def test_how_a_script_ends(statement, argument, status, message):
   script = _RUN.format(statement)
   result = subprocess.run(
-    [sys.executable, '-c', script, argument], capture_output=True, text=True
+    [sys.executable, '-c', script, argument],
+    capture_output=True,
+    text=True,
+    # These tests may run under nohup.
+    preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
   )
   assert result.returncode == status and message in result.stderr
   assert ('Traceback' in result.stderr) == ('Traceback' in message)
