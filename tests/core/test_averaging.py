@@ -127,7 +127,7 @@ def test_scales_share_their_weights(small):
 
 
 def _optimized(compiled, spec):
-  """The nodes of all functions that TensorFlow runs for a function."""
+  """The nodes that TensorFlow makes of a function to run it."""
   graph = compiled.graph.as_graph_def()
   feed = f'{spec.name}:0'
   with tf.Graph().as_default():

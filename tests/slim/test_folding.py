@@ -68,8 +68,8 @@ class _Pair:
     compiled = constant_graph.compile_function(
       lambda *values: {'outputs': self.folded(list(values))},
       *(
-        tf.TensorSpec([None, *value.shape[1:]], name=f'input_{i}')
-        for i, value in enumerate(values)
+        tf.TensorSpec(inputs.shape, name=f'input_{i}')
+        for i, inputs in enumerate(self.folded.inputs)
       ),
     )
     for found in (self.folded(values), compiled(*values)['outputs']):
@@ -95,11 +95,19 @@ def test_convolutions(stride, rate, padding, outcome):
 # Sides are multiples of three outputs a rate apart, or are not.
 @pytest.mark.parametrize('dtype, tolerance', [(None, 1e-5), ('bfloat16', 0.03)])
 @pytest.mark.parametrize(
-  'rate, size', [(1, (9, 12)), (1, (10, 11)), (2, (12, 17)), (4, (23, 12))]
+  'rate, size, known',
+  [
+    (1, (9, 12), (9, 12)),
+    (1, (10, 11), (10, 11)),
+    (2, (12, 17), (12, 17)),
+    (4, (23, 12), (23, 12)),
+    (1, (10, 12), (None, None)),
+    (2, (12, 17), (None, None)),
+  ],
 )
-def test_wide_convolutions(rate, size, dtype, tolerance):
+def test_wide_convolutions(rate, size, known, dtype, tolerance):
   """Of so many channels that a faster algorithm takes over."""
-  shape = (*size, 256)
+  shape = (*known, 256)
   assert winograd.suits(
     (3, 3, 256, 272), (None, *shape), 1, [rate, rate], 'SAME'
   )
@@ -108,7 +116,7 @@ def test_wide_convolutions(rate, size, dtype, tolerance):
     shape,
     dtype=dtype,
   )
-  operations = pair.check(_images(2, *shape), tolerance=tolerance)
+  operations = pair.check(_images(2, *size, 256), tolerance=tolerance)
   is_taken = devices.has_dilated_depthwise(tf.as_dtype(dtype or 'float32'))
   assert ('Conv2D' in operations) != is_taken
 
@@ -357,7 +365,7 @@ sys.path[:0] = [{tests!r}, {tests!r} + '/slim']
 import test_folding as test
 for rate in (2, 6, 7):
   test.test_dilated_depthwise_convolutions(rate, (12, 19))
-test.test_wide_convolutions(2, (12, 17), None, 1e-5)
+test.test_wide_convolutions(2, (12, 17), (12, 17), None, 1e-5)
 test.test_a_network()
 test.test_a_network_in_bfloat16()
 """

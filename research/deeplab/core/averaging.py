@@ -100,12 +100,12 @@ def mean_probabilities(logits, size):
     float32 [batch, height, width, classes].
   """
   if isinstance(size, (tuple, list)):
-    return slim.function(lambda *x: _static_mean(x, size), *logits)
-  return slim.function(lambda size, *x: _static_mean(x, size), size, *logits)
+    return slim.function(lambda *x: _shaped_mean(x, size), *logits)
+  return slim.function(lambda size, *x: _shaped_mean(x, size), size, *logits)
 
 
-def _static_mean(logits, size):
-  """`_mean`, by a function that is traced once; shapes as far as known."""
+def _shaped_mean(logits, size):
+  """`_mean`, traced once for all sizes, with what is known of its shape."""
   batch, _, _, classes = logits[0].shape
   mean = _mean_function(len(logits), classes)
   sides = [None, None] if tf.is_tensor(size) else size
