@@ -15,7 +15,7 @@ def compile_function(function, *specs, is_shared=False):
   those of variables they reorder at every call.
 
   Args:
-    function: of tensors, that returns {name: tensor}, without loops.
+    function: of tensors, that returns nested tensors, without loops.
     *specs: tf.TensorSpec of each argument, with a name.
     is_shared: several calls of it in a graph share its kernels, and what these
       hold. Else a copy takes the place of each call.
@@ -25,7 +25,7 @@ def compile_function(function, *specs, is_shared=False):
     ConcreteFunction. It can be called inside other functions, and saved with
     them.
   """
-  graph, inputs, outputs = _trace(function, specs)
+  graph, inputs, outputs, structure = _trace(function, specs)
   # The trace holds all weights, and references in circles.
   gc.collect()
   _part_activations(graph)
@@ -34,10 +34,10 @@ def compile_function(function, *specs, is_shared=False):
     tensors = tf.import_graph_def(
       graph,
       dict(zip(inputs, arguments, strict=True)),
-      list(outputs.values()),
+      outputs,
       name='',
     )
-    return dict(zip(outputs, tensors, strict=True))
+    return tf.nest.pack_sequence_as(structure, tensors)
 
   compiled = tf.function(
     run,
@@ -52,15 +52,15 @@ def _trace(function, specs):
   """See `compile_function`.
 
   Returns:
-    GraphDef; the names of the tensors that are its arguments; {name: that of
-    the tensor} of its results.
+    GraphDef; the names of the tensors that are its arguments, and of those that
+    are its results; the structure of these.
   """
-  names = []
+  structure = []
 
   def flat(*arguments):
     values = function(*arguments)
-    names[:] = sorted(values)
-    return [tf.identity(values[name]) for name in names]
+    structure[:] = [tf.nest.map_structure(lambda value: value.name, values)]
+    return [tf.identity(value) for value in tf.nest.flatten(values)]
 
   traced = tf.function(flat, input_signature=specs).get_concrete_function()
   if traced.captured_inputs:
@@ -69,7 +69,7 @@ def _trace(function, specs):
   _drop_paddings(graph, traced.graph)
   inputs = [tensor.name for tensor in traced.inputs]
   outputs = [tensor.name for tensor in traced.outputs]
-  return graph, inputs, dict(zip(names, outputs, strict=True))
+  return graph, inputs, outputs, *structure
 
 
 def _drop_paddings(graph, traced):

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from deeplab import common, constant_graph, model, slim
 from deeplab.common import InputError
+from deeplab.core import averaging, label_upsampling
 
 # Types that a network can be run in.
 DTYPES = ('float32', 'bfloat16')
@@ -19,8 +20,8 @@ class Network(typing.NamedTuple):
 
   Attributes:
     scores: functional keras.Model from float32 images [batch, height, width,
-      3] in 0..255 to {output: float32 [batch, h, w, classes]}: logits, or the
-      mean of several probabilities at the size of the images.
+      3] in 0..255 to {output: float32 [batch, h, w, classes]}: logits; lists
+      of them where probabilities are averaged, or their mean.
     finish: function of such scores that returns what `build_predictor` gives;
       of Keras tensors alone where the options have no crop size.
   """
@@ -144,11 +145,20 @@ def _build(options, eval_scales, add_flipped_images, image_pyramid):
   images = model.make_input(options)
   size = model.image_size(images, options)
   if averages(eval_scales, add_flipped_images):
-    get_logits = _compiled_logits() if slim.is_folded() else None
-    scores = model.average_probabilities(
-      images, options, eval_scales, add_flipped_images, get_logits
-    )
-    finish = model.predict_from_probabilities
+    passes = eval_scales, add_flipped_images
+    if slim.is_folded():
+      get_logits = _compiled_logits()
+      scores = averaging.passes(
+        images,
+        lambda images, scale: model.merged_logits(
+          images, options, [scale], get_logits
+        ),
+        *passes,
+      )
+      finish = functools.partial(_predict_from_passes, size=size)
+    else:
+      scores = model.average_probabilities(images, options, *passes)
+      finish = model.predict_from_probabilities
   else:
     scores = model.merged_logits(images, options, image_pyramid)
     finish = functools.partial(
@@ -185,6 +195,17 @@ def _compile(options):
   network = keras.Model(images, model.merged_logits(images, options))
   spec = tf.TensorSpec(images.shape, name='images')
   return constant_graph.compile_function(network, spec, is_shared=True)
+
+
+def _predict_from_passes(logits, size):
+  """What `build_predictor` gives, of {output: logits of several passes}."""
+  predictions = {}
+  for output, passes in logits.items():
+    labels = label_upsampling.upsampled_labels(passes, size)
+    probabilities = averaging.mean_probabilities(passes, size)
+    predictions[output] = labels
+    predictions[output + model.PROB_SUFFIX] = probabilities
+  return predictions
 
 
 def averages(eval_scales, add_flipped_images):

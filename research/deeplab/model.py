@@ -414,7 +414,7 @@ def predict_from_logits(
   for output, values in logits.items():
     if model_options.prediction_with_upsampled_logits:
       if for_speed:
-        labels = label_upsampling.upsampled_labels(values, size)
+        labels = label_upsampling.upsampled_labels([values], size)
       values = utils.resize_bilinear(values, size)
       if not for_speed:
         labels = label_upsampling.argmax(values)
@@ -463,11 +463,7 @@ def predict_from_probabilities(probabilities):
 
 
 def average_probabilities(
-  images,
-  model_options,
-  eval_scales=(1.0,),
-  add_flipped_images=False,
-  get_logits=None,
+  images, model_options, eval_scales=(1.0,), add_flipped_images=False
 ):
   """The mean of the probabilities over scales and mirror images.
 
@@ -478,19 +474,13 @@ def average_probabilities(
     model_options: ModelOptions.
     eval_scales: scales of the images.
     add_flipped_images: also use the mirror image at each scale.
-    get_logits: see `multi_scale_logits`.
 
   Returns:
     {output: float32 [batch, height, width, classes]}.
   """
-  average = averaging.average
-  if slim.is_folded():
-    average = averaging.average_by_strips
-  return average(
+  return averaging.average(
     images,
-    lambda images, scale: merged_logits(
-      images, model_options, [scale], get_logits
-    ),
+    lambda images, scale: merged_logits(images, model_options, [scale]),
     eval_scales,
     add_flipped_images,
     image_size(images, model_options),

@@ -32,7 +32,7 @@ def _labels(logits, size, batch=None):
   with slim.layer_store():
     inputs = keras.Input(logits.shape[1:], batch)
     network = keras.Model(
-      inputs, label_upsampling.upsampled_labels(inputs, size)
+      inputs, label_upsampling.upsampled_labels([inputs], size)
     )
   eager = network(logits)
   compiled = tf.function(
@@ -83,21 +83,6 @@ def test_equals_the_argmax_of_resized_logits(small, size, make):
   _check(make(1, *small, 5), size)
 
 
-@pytest.mark.parametrize(
-  'small, size, factors',
-  [
-    ((9, 9), (65, 65), [8, 8]),
-    ((5, 9), (65, 9), [16, 1]),
-    ((9, 9), (64, 65), None),
-    ((9, 9), (9, 9), None),
-    ((9, 9), (1, 65), None),
-    ((9, None), (65, 65), None),
-  ],
-)
-def test_where_cells_are_used(small, size, factors):
-  assert label_upsampling._factors(small, size) == factors
-
-
 @pytest.mark.parametrize('batch', [None, 3])
 def test_a_batch(batch):
   _check(_blobs(3, 9, 11, 4), (65, 81), batch)
@@ -107,6 +92,64 @@ def test_a_batch(batch):
 def test_numbers_of_classes(classes):
   _check(_blobs(2, 9, 9, classes), (65, 65))
   _check(_noise(2, 9, 9, classes), (33, 33))
+
+
+_SIDES = [(5, 5), (17, 13), (9, 9)]
+
+
+def _passes(batch=2, classes=4):
+  """Logits of one scene at several sizes, with noise of their own."""
+  scene = _blobs(batch, 9, 9, classes)
+  for sides in _SIDES:
+    resized = tf.raw_ops.ResizeBilinear(
+      images=scene, size=sides, align_corners=True
+    ).numpy()
+    yield resized + 0.1 * _noise(*resized.shape)
+
+
+def _mean(passes, size):
+  return np.mean(
+    [
+      tf.nn.softmax(
+        tf.raw_ops.ResizeBilinear(images=x, size=size, align_corners=True)
+      )
+      for x in passes
+    ],
+    axis=0,
+  )
+
+
+@pytest.mark.parametrize('size', [(65, 65), (50, 71), (7, 9), (1, 33)])
+@pytest.mark.parametrize('kind', ['scene', 'noise', 'disagreement'])
+def test_several_passes_have_the_best_class_of_their_mean(kind, size):
+  passes = list(_passes())
+  if kind == 'noise':
+    passes = [3 * _noise(*x.shape) for x in passes]
+  elif kind == 'disagreement':
+    # Each is sure of another class everywhere; none is mixed.
+    for i, x in enumerate(passes):
+      x[..., i] += 9 + i
+  labels = label_upsampling.upsampled_labels(passes, size)
+  assert labels.dtype == tf.int32 and labels.shape == (2, *size)
+  mean = _mean(passes, size)
+  best = np.take_along_axis(mean, labels.numpy()[..., np.newaxis], -1)
+  assert (mean.max(-1) - best[..., 0]).max() < 1e-5
+  assert (labels != mean.argmax(-1)).numpy().mean() < 1e-2
+
+
+def test_only_blocks_that_may_have_several_classes_are_mixed():
+  logits = np.zeros([1, 17, 17, 4], np.float32)
+  logits[..., 1] = 9
+  # One logit of another class.
+  logits[0, 0, 0, 2] = 99
+  size = tf.constant([65, 65])
+  best, is_mixed = label_upsampling._block_labels(
+    logits, tf.constant([1 / 4, 1 / 4]), size, block=4
+  )
+  expected = np.zeros([1, 17, 17], bool)
+  expected[0, 0, 0] = True
+  np.testing.assert_array_equal(is_mixed, expected)
+  np.testing.assert_array_equal(best, np.where(expected, 2, 1))
 
 
 def test_one_class_everywhere():
@@ -132,7 +175,7 @@ def test_sides_that_nobody_knows_yet():
   logits = keras.Input((None, None, 4))
   size = utils.spatial_size(images)
   network = keras.Model(
-    [images, logits], label_upsampling.upsampled_labels(logits, size)
+    [images, logits], label_upsampling.upsampled_labels([logits], size)
   )
   values = _blobs(2, 5, 7, 4)
   for sides in ((33, 49), (30, 50)):

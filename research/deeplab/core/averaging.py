@@ -32,7 +32,7 @@ def average(images, logits_of, scales, add_flipped_images, size):
   flips = (False, True) if add_flipped_images else (False,)
   sums = {}
   for scale, flip in itertools.product(scales, flips):
-    inputs = slim.function(_after, images, *sums.values())
+    inputs = slim.function(utils.after, images, *sums.values())
     if flip:
       inputs = keras.ops.flip(inputs, axis=2)
     for output, value in logits_of(inputs, scale).items():
@@ -44,45 +44,36 @@ def average(images, logits_of, scales, add_flipped_images, size):
   return {output: total / passes for output, total in sums.items()}
 
 
-def average_by_strips(images, logits_of, scales, add_flipped_images, size):
-  """The same as `average`, for speed.
+def passes(images, logits_of, scales, add_flipped_images):
+  """The small logits of several passes over the images, for speed.
 
-  Of each pass the small logits are kept, and an image and its mirror image go
-  through the network as one batch.
+  An image and its mirror image go through the network as one batch.
 
   Args:
     images: see `average`.
     logits_of: likewise.
     scales: likewise.
     add_flipped_images: likewise.
-    size: likewise.
 
   Returns:
-    See `average`.
+    {output: list of float32 [batch, h, w, classes]}, h and w of each its own.
   """
-  passes = {}
+  found = {}
   if add_flipped_images:
     mirrored = keras.ops.flip(images, axis=2)
     images = keras.ops.concatenate([images, mirrored], axis=0)
   # What the largest scale leaves free is enough for the others.
   for scale in sorted(scales, reverse=True):
-    inputs = slim.function(_after, images, *itertools.chain(*passes.values()))
+    inputs = slim.function(
+      utils.after, images, *itertools.chain(*found.values())
+    )
     for output, value in logits_of(inputs, scale).items():
       values = [value]
       if add_flipped_images:
         value, mirrored = slim.function(lambda x: tf.split(x, 2), value)
         values = [value, keras.ops.flip(mirrored, axis=2)]
-      passes.setdefault(output, []).extend(values)
-  return {
-    output: mean_probabilities(values, size)
-    for output, values in passes.items()
-  }
-
-
-def _after(tensor, *others):
-  """A tensor that is there once the others are."""
-  with tf.control_dependencies(others):
-    return tf.identity(tensor)
+      found.setdefault(output, []).extend(values)
+  return found
 
 
 def mean_probabilities(logits, size):
@@ -99,12 +90,10 @@ def mean_probabilities(logits, size):
   Returns:
     float32 [batch, height, width, classes].
   """
-  if isinstance(size, (tuple, list)):
-    return slim.function(lambda *x: _shaped_mean(x, size), *logits)
-  return slim.function(lambda size, *x: _shaped_mean(x, size), size, *logits)
+  return utils.function_of_size(_shaped_mean, size, *logits)
 
 
-def _shaped_mean(logits, size):
+def _shaped_mean(size, *logits):
   """`_mean`, traced once for all sizes, with what is known of its shape."""
   batch, _, _, classes = logits[0].shape
   mean = _mean_function(len(logits), classes)
@@ -132,7 +121,7 @@ def _mean(logits, size):
     total = None
     for x, mix in zip(logits, weights, strict=True):
       if total is not None:
-        x = _after(x, total)
+        x = utils.after(x, total)
       value = tf.nn.softmax(_resized_rows(x, mix[part], width))
       total = value if total is None else total + value
     strips.append(total / len(logits))

@@ -1,11 +1,16 @@
 """Labels of logits that are smaller than the image."""
 
-import keras
-import numpy as np
+import functools
+
 import tensorflow as tf
 
 from deeplab import slim
 from deeplab.core import utils
+
+# Bounds of the side of a block, in pixels.
+_LEAST_SIDE, _GREATEST_SIDE = 4, 16
+# Parts of the mixed blocks that are labelled by themselves.
+_PARTS = 8
 
 
 def argmax(logits):
@@ -20,115 +25,156 @@ def argmax(logits):
   return slim.function(lambda x: tf.argmax(x, -1, tf.int32), logits)
 
 
-def upsampled_labels(logits, size):
+def upsampled_labels(passes, size):
   """The best classes of bilinearly resized logits, without resizing all.
 
   Between four pixels of one best class every pixel has that class, its
-  interpolated logits being means of theirs. Only where the four differ, at the
-  boundaries of objects, are logits interpolated and compared.
+  interpolated logits being means of theirs. Where that is so in all passes, and
+  the class the same, it is the best one of their mean probabilities too. Only
+  blocks of pixels where it is not so, at the boundaries of objects, are
+  interpolated and compared.
 
   Args:
-    logits: float32 [batch, h, w, classes].
+    passes: list of float32 [batch, h, w, classes], h and w of each its own:
+      the logits of several passes over the images, or of one.
     size: [height, width] of the labels, integers or a Keras tensor.
 
   Returns:
-    int32 [batch, height, width]: those of `argmax` of the resized logits, but
-    for ties within rounding.
+    int32 [batch, height, width]: the argmax of the mean of the softmaxes of the
+    resized logits, but for ties within rounding.
   """
-  factors = _factors(logits.shape[1:3], size)
-  if factors is None:
-    return argmax(utils.resize_bilinear(logits, size))
-  return slim.function(lambda x: _upsample(x, factors), logits)
+  return utils.function_of_size(_shaped_labels, size, *passes)
 
 
-def _factors(sides, size):
-  """Whole numbers that height and width grow by; None where there are none."""
-  if None in sides or keras.backend.is_keras_tensor(size):
-    return None
-  if any(
-    side < 2 or large < side or (large - 1) % (side - 1)
-    for side, large in zip(sides, size, strict=True)
-  ):
-    return None
-  factors = [
-    (large - 1) // (side - 1) for side, large in zip(sides, size, strict=True)
+def _shaped_labels(size, *passes):
+  """`_labels`, traced once for all sizes, with what is known of its shape."""
+  batch, _, _, classes = passes[0].shape
+  labels = _labels_function(len(passes), classes)(list(passes), size)
+  sides = [None, None] if tf.is_tensor(size) else size
+  return tf.ensure_shape(labels, [batch, *sides])
+
+
+@functools.cache
+def _labels_function(count, classes):
+  """`_labels` of passes of any size."""
+  passes = [tf.TensorSpec([None, None, None, classes])] * count
+  return tf.function(
+    _labels, input_signature=[passes, tf.TensorSpec([2], tf.int32)]
+  )
+
+
+def _labels(passes, size):
+  """See `upsampled_labels`; of tensors."""
+  sides = [tf.shape(x)[1:3] for x in passes]
+  # How many logits one pixel further is.
+  steps = [
+    tf.cast(side - 1, tf.float32) / tf.cast(tf.maximum(size - 1, 1), tf.float32)
+    for side in sides
   ]
-  return factors if max(factors) > 1 else None
-
-
-def _upsample(logits, factors):
-  """See `upsampled_labels`.
-
-  A cell is what lies between four pixels, with its upper and left edges. The
-  last row and column begin cells too, whose other pixels are copies.
-  """
-  _, height, width, _ = logits.shape
-  shape = [tf.shape(logits)[0], height, width]
-  size = [(height - 1) * factors[0] + 1, (width - 1) * factors[1] + 1]
-  corners = _corners(tf.argmax(logits, -1, tf.int32))
-  labels = corners[0]
-  is_mixed = tf.reduce_any([labels != other for other in corners[1:]], axis=0)
-  cells = tf.where(is_mixed)
-  area = factors[0] * factors[1]
-  labels = tf.broadcast_to(labels[..., tf.newaxis], [*shape, area])
+  # As large as the cells between the finest logits.
+  finest = tf.maximum(tf.reduce_max(tf.stack(steps)), 1 / _GREATEST_SIDE)
+  block = tf.maximum(tf.cast(tf.round(1 / finest), tf.int32), _LEAST_SIDE)
+  count = -(-size // block)
+  labels, is_mixed = _block_labels(passes[0], steps[0], size, block)
+  for x, step in zip(passes[1:], steps[1:], strict=True):
+    others, also_mixed = _block_labels(x, step, size, block)
+    is_mixed |= also_mixed | (others != labels)
+  blocks = tf.where(is_mixed, name='mixed')
+  shape = tf.concat([tf.shape(labels), [block, block]], axis=0)
+  labels = tf.broadcast_to(labels[..., tf.newaxis, tf.newaxis], shape)
   labels = tf.tensor_scatter_nd_update(
-    labels, cells, _cell_labels(_corners(logits), cells, factors)
+    labels,
+    blocks,
+    _mixed_labels(passes, steps, tf.cast(blocks, tf.int32), block),
   )
-  labels = tf.reshape(labels, [*shape, *factors])
   labels = tf.transpose(labels, [0, 1, 3, 2, 4])
-  labels = tf.reshape(
-    labels, [shape[0], height * factors[0], width * factors[1]]
-  )
+  labels = tf.reshape(labels, tf.concat([shape[:1], count * block], axis=0))
   return labels[:, : size[0], : size[1]]
 
 
-def _corners(values):
-  """Values at the upper left, upper right, lower left, lower right of cells.
+def _block_labels(logits, step, size, block):
+  """Which class a block has, and whether it may have others.
 
   Args:
-    values: [batch, height, width, ...].
+    logits: float32 [batch, h, w, classes].
+    step: float32 [2], how many logits one pixel further is.
+    size: int32 [2], of the image.
+    block: side of a block in pixels.
 
   Returns:
-    Four tensors of the same shape.
+    int32 and bool [batch, blocks in height, blocks in width].
   """
-  rest = [[0, 0]] * (values.shape.rank - 3)
-  padded = tf.pad(values, [[0, 0], [0, 1], [0, 1], *rest], 'SYMMETRIC')
-  return (
-    values,
-    padded[:, :-1, 1:],
-    padded[:, 1:, :-1],
-    padded[:, 1:, 1:],
+  best = tf.argmax(logits, -1, tf.int32)
+  # A cell is what lies between four logits; the last row and column begin
+  # cells too.
+  padded = _padded(best[..., tf.newaxis])[..., 0]
+  is_mixed = (
+    (best != padded[:, :-1, 1:])
+    | (best != padded[:, 1:, :-1])
+    | (best != padded[:, 1:, 1:])
   )
+  # Mixed cells above and to the left of each corner.
+  above = tf.cumsum(tf.cumsum(tf.cast(is_mixed, tf.int32), axis=1), axis=2)
+  above = tf.pad(above, [[0, 0], [1, 0], [1, 0]])
+  (top, bottom), (left, right) = (
+    _cells_of_blocks(size[i], step[i], block) for i in (0, 1)
+  )
+  below, over = (tf.gather(above, rows, axis=1) for rows in (bottom, top))
+  mixed = below - over
+  mixed = tf.gather(mixed, right, axis=2) - tf.gather(mixed, left, axis=2)
+  best = tf.gather(tf.gather(best, top, axis=1), left, axis=2)
+  return best, mixed > 0
 
 
-def _cell_labels(corners, cells, factors):
-  """The best classes of the pixels of some cells.
+def _cells_of_blocks(length, step, block):
+  """First cell of each block in one direction, and the one after its last."""
+  first = tf.range(0, length, block)
+  last = tf.minimum(first + block, length) - 1
+  first, last = (
+    tf.cast(tf.cast(pixel, tf.float32) * step, tf.int32)
+    for pixel in (first, last)
+  )
+  return first, last + 1
+
+
+def _mixed_labels(passes, steps, blocks, block):
+  """The best classes of the pixels of some blocks.
 
   Args:
-    corners: logits at the four corners, [batch, height, width, classes] each.
-    cells: int64 [n, 3], indices of the cells.
-    factors: [height, width] of a cell.
+    passes: see `upsampled_labels`.
+    steps: float32 [2] of each pass.
+    blocks: int32 [n, 3], indices of the blocks.
+    block: side of a block in pixels.
 
   Returns:
-    int32 [n, height * width].
+    int32 [n, block, block].
   """
-  classes = corners[0].shape[-1]
-  corners = tf.stack([tf.gather_nd(values, cells) for values in corners])
-  weights = tf.constant(_weights(factors), corners.dtype)
-  values = tf.matmul(weights, tf.reshape(corners, [4, -1]))
-  values = tf.reshape(values, [weights.shape[0], -1, classes])
-  return tf.transpose(tf.argmax(values, -1, tf.int32))
+  # Pixels at the lower and right edges may come out beyond them, by rounding.
+  passes = [_padded(x) for x in passes]
+  count = -(-tf.shape(blocks)[0] // _PARTS)
+  labels = []
+  for i in range(_PARTS):
+    images, *places = tf.unstack(blocks[i * count : (i + 1) * count], 3, axis=1)
+    first = tf.cast(block * tf.stack(places, axis=1), tf.float32)
+    last = first + tf.cast(block - 1, tf.float32)
+    total = None
+    for x, step in zip(passes, steps, strict=True):
+      if total is not None:
+        x = utils.after(x, total)
+      whole = tf.cast(tf.shape(x)[1:3] - 1, tf.float32)
+      values = tf.raw_ops.CropAndResize(
+        image=x,
+        boxes=tf.concat([first * step / whole, last * step / whole], axis=1),
+        box_ind=images,
+        crop_size=[block, block],
+      )
+      if len(passes) > 1:
+        values = tf.nn.softmax(values)
+      total = values if total is None else total + values
+    labels.append(tf.argmax(total, -1, tf.int32))
+  return tf.concat(labels, axis=0)
 
 
-def _weights(factors):
-  """Float array [height * width of a cell, 4], of the corners in its pixels."""
-  down, right = np.meshgrid(
-    *(np.arange(factor) / factor for factor in factors), indexing='ij'
-  )
-  weights = [
-    (1 - down) * (1 - right),
-    (1 - down) * right,
-    down * (1 - right),
-    down * right,
-  ]
-  return np.stack([weight.ravel() for weight in weights], axis=1)
+def _padded(values):
+  """[batch, height + 1, width + 1, channels], the last ones twice."""
+  return tf.pad(values, [[0, 0], [0, 1], [0, 1], [0, 0]], 'SYMMETRIC')

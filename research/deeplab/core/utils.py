@@ -1,5 +1,7 @@
 """Small pieces that the model and its parts share."""
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -52,6 +54,28 @@ def spatial_size(images):
   return slim.function(lambda x: tf.shape(x)[1:3], images)
 
 
+def function_of_size(fn, size, *inputs):
+  """Applies fn(size, *tensors) to Keras tensors.
+
+  Args:
+    fn: function of TensorFlow tensors.
+    size: [height, width], given to `fn` as it is: integers, or a Keras tensor.
+    *inputs: Keras tensors.
+
+  Returns:
+    Keras tensors of what `fn` returns.
+  """
+  if isinstance(size, (tuple, list)):
+    return slim.function(functools.partial(fn, size), *inputs)
+  return slim.function(fn, size, *inputs)
+
+
+def after(tensor, *others):
+  """A tensor that is there once the others are."""
+  with tf.control_dependencies(others):
+    return tf.identity(tensor)
+
+
 def average_pool_crop(features, window, stride, pooling_crop_size, crop_size):
   """Means over windows of the size of a crop, or of a part of one.
 
@@ -87,15 +111,13 @@ def resize_bilinear(images, size):
   Returns:
     [batch, height', width', channels] of the same type.
   """
-  if keras.backend.is_keras_tensor(size):
-    return slim.function(_resize_bilinear, images, size)
-  size = tuple(size)
-  if tuple(images.shape[1:3]) == size:
+  is_known = not keras.backend.is_keras_tensor(size)
+  if is_known and tuple(images.shape[1:3]) == tuple(size):
     return images
-  return slim.function(lambda x: _resize_bilinear(x, size), images)
+  return function_of_size(_resize_bilinear, size, images)
 
 
-def _resize_bilinear(images, size):
+def _resize_bilinear(size, images):
   # Its result is float32 whatever it gets, and for other types its gradient
   # has no kernel on some devices.
   resized = tf.raw_ops.ResizeBilinear(
