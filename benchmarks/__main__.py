@@ -22,7 +22,7 @@ from absl import flags as absl_flags
 from absl import logging
 
 from benchmarks import figures, machine, registry, report, runner
-from deeplab import atomic_files, common, flags
+from deeplab import atomic_files, checkpoints, common, flags
 from deeplab.common import InputError
 
 FLAGS = flags.FLAGS
@@ -39,6 +39,8 @@ _MEASURING = (
   'timeout',
   'work_dir',
   'smp_python',
+  'trained_checkpoint',
+  'image',
 )
 
 
@@ -73,6 +75,13 @@ def _define_flags():
     None,
     'Interpreter that has segmentation_models.pytorch.',
   )
+  string(
+    'trained_checkpoint',
+    None,
+    'Prefix of a checkpoint of mobilenet_v2, for several scales, in place of '
+    'random weights; with --image.',
+  )
+  string('image', None, 'Photograph that is labelled then.')
   string('render', None, 'JSON file to make table and plot of; measures none.')
   absl_flags.DEFINE_boolean('list', False, 'Print the cases and stop.')
 
@@ -110,6 +119,10 @@ def _check_flags():
       f'--smp_python={python} cannot be run; give the path of a Python '
       'interpreter.'
     )
+  if (FLAGS.trained_checkpoint is None) != (FLAGS.image is None):
+    raise InputError('--trained_checkpoint and --image need each other.')
+  if FLAGS.image is not None and not os.path.isfile(FLAGS.image):
+    raise InputError(f'--image={FLAGS.image} is not a file.')
   if FLAGS.output and not FLAGS.output.endswith(_SUFFIX):
     raise InputError(
       f'--output must end in {_SUFFIX}. Received: --output={FLAGS.output}.'
@@ -119,6 +132,11 @@ def _check_flags():
 def _cases():
   """What --cases and --implementations choose."""
   cases = registry.select(FLAGS.cases)
+  if FLAGS.trained_checkpoint:
+    prefix = checkpoints.find(FLAGS.trained_checkpoint)
+    cases = registry.with_weights(
+      cases, *map(os.path.abspath, (prefix, FLAGS.image))
+    )
   return registry.select_rows(cases, FLAGS.implementations)
 
 

@@ -1,7 +1,10 @@
 """Evaluation at several scales, as `evaluation.prediction` runs it.
 
-Settings: `size` of the image, `scales`, `flips`.
+Settings: `size` of the image, `scales`, `flips`; `checkpoint` and `image`, a
+prefix and a file, in place of random weights and a made picture.
 """
+
+import numpy as np
 
 from benchmarks.case import Task, make_images
 
@@ -16,6 +19,7 @@ def _predictors(context, sizes_and_scales, flips):
 
   folder = context.artifacts['checkpoint']
   options = stored_options.load(folder)
+  prefix = context.settings.get('checkpoint', f'{folder}/model.ckpt-0')
   store = scopes.LayerStore()
   for size, scales in sizes_and_scales:
     predict = prediction.Predictor(
@@ -25,9 +29,19 @@ def _predictors(context, sizes_and_scales, flips):
       flips,
       store=store,
     )
-    predict.restore(f'{folder}/model.ckpt-0')
-    image = make_images(1, size, size)
-    yield predict, tf.constant(image, tf.float32)
+    predict.restore(prefix)
+    yield predict, tf.constant(_image(context, size), tf.float32)
+
+
+def _image(context, size):
+  """[1, size, size, 3] in 0..255."""
+  path = context.settings.get('image')
+  if path is None:
+    return make_images(1, size, size)
+  from PIL import Image
+
+  with Image.open(path) as image:
+    return np.asarray(image.convert('RGB').resize((size, size)))[np.newaxis]
 
 
 def several_scales(context):

@@ -43,6 +43,7 @@ _PEERS = {
 
 _TENSORFLOW = ('tensorflow',)
 _BFLOAT16 = ('--inference_dtype=bfloat16',)
+_SCALES_MODULE = 'benchmarks.multi_scale'
 _SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 # Seconds of a training do not depend on the images, those of input do.
@@ -113,6 +114,39 @@ def select_rows(cases, patterns):
         rows.insert(0, case.rows[0])
       found.append(dataclasses.replace(case, rows=rows))
   return found
+
+
+def with_weights(cases, checkpoint, image):
+  """Cases of several scales with given weights, on a photograph.
+
+  Args:
+    cases: list of Case.
+    checkpoint: prefix of a checkpoint of MOBILENET.
+    image: file.
+
+  Returns:
+    A list of the same cases.
+
+  Raises:
+    InputError: another case is among them.
+  """
+  settings = {'checkpoint': checkpoint, 'image': image}
+  for case in cases:
+    if not all(row.build.startswith(_SCALES_MODULE) for row in case.rows):
+      raise InputError(
+        '--trained_checkpoint is for the cases multi_scale/* and growth/scales. '
+        f'Received: {case.name}.'
+      )
+  return [
+    dataclasses.replace(
+      case,
+      rows=[
+        dataclasses.replace(row, settings={**row.settings, **settings})
+        for row in case.rows
+      ],
+    )
+    for case in cases
+  ]
 
 
 def _fitting(patterns, names, problem):
@@ -340,7 +374,7 @@ def _multi_scale():
   rows = [
     Row(
       name,
-      f'benchmarks.multi_scale:{build}',
+      f'{_SCALES_MODULE}:{build}',
       {'size': MOBILENET.crop, 'scales': scales, 'flips': flips},
       _TENSORFLOW,
       {'checkpoint': Checkpoint(MOBILENET)},
@@ -424,7 +458,7 @@ def _scale_points():
   for scales in (_SCALES[-1:], (0.5, 1.0, 1.75), _SCALES):
     yield Row(
       str(len(scales)),
-      'benchmarks.multi_scale:several_scales',
+      f'{_SCALES_MODULE}:several_scales',
       {'size': MOBILENET.crop, 'scales': scales, 'flips': True},
       _TENSORFLOW,
       {'checkpoint': Checkpoint(MOBILENET)},

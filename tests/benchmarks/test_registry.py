@@ -77,3 +77,14 @@ def test_rows_choose_among_cases():
   )
   with pytest.raises(InputError, match=message):
     registry.select_rows(cases, ['litert', 'nothing'])
+
+
+def test_weights_for_several_scales():
+  cases = registry.select(['multi_scale/*', 'growth/scales'], CASES)
+  for case in registry.with_weights(cases, 'model.ckpt-7', 'photo.jpg'):
+    for row in case.rows:
+      assert row.settings['checkpoint'] == 'model.ckpt-7'
+      assert row.settings['image'] == 'photo.jpg'
+      assert row.settings['scales']
+  with pytest.raises(InputError, match='Received: machine/'):
+    registry.with_weights(CASES, 'model.ckpt-7', 'photo.jpg')

@@ -207,6 +207,11 @@ def test_render_command(results, tmp_path, repository):
     (['--output=x.txt'], 'must end in .json. Received: --output=x.txt'),
     (['--render=setup.py'], '--render=setup.py is no file that python -m'),
     (['--render=x.json', '--runs=2'], '--runs has no effect with --render'),
+    (['--output=x.json', '--image=y.jpg'], 'need each other'),
+    (
+      ['--output=x.json', '--trained_checkpoint=x', '--image=y.jpg'],
+      '--image=y.jpg is not a file',
+    ),
     (['--output=x.json', '--cases=infer'], "no case is called 'infer'"),
     (
       ['--output=x.json', '--implementations=saved_model,torch'],

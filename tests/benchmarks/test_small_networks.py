@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from benchmarks import registry, runner, summary
 from benchmarks.artifacts import Checkpoint, Network, Records
@@ -88,8 +89,12 @@ def test_input_and_what_a_training_waits_for(run):
   assert rows['training']['runs'][0]['calls'] == 2
 
 
-def test_several_scales(run):
+@pytest.mark.parametrize('has_photograph', [False, True])
+def test_several_scales(run, has_photograph, tmp_path):
   settings = {'size': 65, 'scales': [0.5, 1.0], 'flips': True}
+  if has_photograph:
+    settings['image'] = str(tmp_path / 'photo.jpg')
+    Image.new('L', (40, 30)).save(settings['image'])
   _, rows = run(
     Row(
       name,
