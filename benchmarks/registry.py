@@ -134,8 +134,8 @@ def with_weights(cases, checkpoint, image):
   for case in cases:
     if not all(row.build.startswith(_SCALES_MODULE) for row in case.rows):
       raise InputError(
-        '--trained_checkpoint is for the cases multi_scale/* and growth/scales. '
-        f'Received: {case.name}.'
+        '--trained_checkpoint is for the cases multi_scale/* and '
+        f'growth/scales. Received: {case.name}.'
       )
   return [
     dataclasses.replace(
