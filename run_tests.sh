@@ -9,7 +9,9 @@ source environment.sh
 ruff check .
 ruff format --check .
 if [ $# -eq 0 ]; then
-  # Two at a time. What is slow has the machine for itself.
-  set -- --numprocesses=2 --dist=loadfile
+  # Two at a time, which take tests from each other at the end: what shares a
+  # fixture stays together but for these few. What is slow has the machine for
+  # itself.
+  set -- --numprocesses=2 --dist=worksteal
 fi
 python -m pytest -q --durations=10 "$@"
