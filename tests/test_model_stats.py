@@ -338,7 +338,16 @@ def test_command_takes_the_flags_of_a_checkpoint(tmp_path, testdata):
     (['--checkpoint_path=/no/such'], '/no/such'),
   ],
 )
-def test_bad_command_lines(arguments, message):
-  result = _run('--crop_size=65,65', *arguments)
+def test_bad_values_of_flags(arguments, message, parse):
+  arguments = ['--crop_size=65,65', *arguments]
+  with pytest.raises(InputError) as error:
+    parse(model_stats, model_stats._define_flags, arguments)
+    model_stats.main()
+  assert message in str(error.value)
+
+
+def test_a_bad_command_line():
+  result = _run('--crop_size=65,65', '--format=json', '--top=3')
   assert result.returncode == 1
-  assert message in result.stderr and 'Traceback' not in result.stderr
+  assert '--top=3 has no effect' in result.stderr
+  assert 'Traceback' not in result.stderr

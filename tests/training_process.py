@@ -88,6 +88,14 @@ def train(train_logdir, **changes):
   return weights(train_logdir)
 
 
+def train_here(train_logdir, **changes):
+  """Runs a training on one device in this process; returns the weights."""
+  from deeplab.training import loop
+
+  loop.train(make_config(train_logdir, **changes))
+  return weights(train_logdir)
+
+
 def train_on_hosts(train_logdir, num_hosts, **changes):
   """Runs a training on several processes; returns what they wrote."""
   hosts = free_addresses(num_hosts)
@@ -138,10 +146,13 @@ def use_floatx(floatx):
 
 
 def _main(floatx=None, **settings):
+  import tensorflow as tf
   from absl import logging
 
   from deeplab.training import loop
 
+  # They take longer than the steps; test_loop.py looks at them.
+  tf.summary.histogram = lambda *unused, **named: True
   logging.set_verbosity(logging.INFO)
   logging.use_absl_handler()
   if floatx:

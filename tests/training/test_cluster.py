@@ -103,7 +103,7 @@ _RESNET = {'model_variant': 'resnet_v1_50_beta', 'depth_multiplier': 1.0}
 
 def test_two_devices_train_as_one(tmp_path):
   short = {**_FROZEN, 'training_number_of_steps': 3}
-  one = training_process.train(tmp_path / 'one', **short)
+  one = training_process.train_here(tmp_path / 'one', **short)
   two = training_process.train(tmp_path / 'two', num_clones=2, **short)
   assert training_process.difference(one, two) < 1e-5
 

@@ -24,7 +24,9 @@ def test_a_training_goes_on_in_remote_folders():
         train_batch_size=2,
         training_number_of_steps=steps,
         eval_interval_steps=1,
-        eval_crop_size=[513, 513],
+        eval_crop_size=[65, 65],
+        min_resize_value=33,
+        max_resize_value=65,
         keep_best_by='miou',
       )
     )
