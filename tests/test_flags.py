@@ -323,7 +323,10 @@ def test_contradictions_name_both_values(
   [
     (['--no_such_flag=1'], 'no_such_flag'),
     (['--atrous_rates=six'], 'atrous_rates'),
-    (['--eval_scales=1,...'], 'eval_scales'),
+    # The same again, with the flag of another type.
+    pytest.param(
+      ['--eval_scales=1,...'], 'eval_scales', marks=pytest.mark.slow
+    ),
     (['stray'], 'stray'),
   ],
 )

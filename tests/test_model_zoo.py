@@ -110,6 +110,8 @@ def test_the_page_is_what_the_table_says(repository):
   assert as_json['EdgeTPU-DeepLab-slim']['fields']['depth_multiplier'] == 0.75
 
 
+# The page has the same commands; test_docs_commands.py parses them.
+@pytest.mark.slow
 def test_commands_have_flags_that_exist(repository):
   used = {}
   for entry in table.ENTRIES.values():

@@ -22,7 +22,11 @@ _SHORT = {
 }
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+# That one request listens to both is seen below, without processes.
+@pytest.mark.parametrize(
+  'number',
+  [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+)
 def test_a_signal_saves_and_ends(number, tmp_path):
   process = training_process.start(
     tmp_path, train_batch_size=2, training_number_of_steps=100_000
@@ -197,8 +201,17 @@ supervision.supervise(int, 2, os.path.dirname(sys.argv[1]), 0)
 """
 
 
-@pytest.mark.parametrize('status', [75, 143])
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+# What the signal is and how the worker ends do not depend on each other: each
+# of both at least once.
+@pytest.mark.parametrize(
+  'number, status',
+  [
+    (signal.SIGTERM, 75),
+    (signal.SIGINT, 143),
+    pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+    pytest.param(signal.SIGINT, 75, marks=pytest.mark.slow),
+  ],
+)
 def test_a_supervisor_that_is_told_to_end(number, status, tmp_path):
   script = tmp_path / 'script.py'
   script.write_text(_STOPPED)

@@ -346,7 +346,9 @@ def _command(folder):
   ]
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(tmp_path):
+  """As test_resumes_exactly, with three processes, one of which is killed."""
   killed, undisturbed = tmp_path / 'killed', tmp_path / 'undisturbed'
   process = subprocess.Popen(
     _command(killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

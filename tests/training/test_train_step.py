@@ -42,10 +42,24 @@ _MODEL_FIELDS = [
 ]
 
 
+# Backbones whose steps take long. What a step does beside its network is in the
+# others: both optimizers, both policies of the learning rate, batch norm that
+# learns and that is frozen, all losses, weight decay, a decoder with ASPP, and
+# the layers of MobileNet v2, v3 and EdgeTPU, of shallow and of deep ResNets.
+# Of these, too, variables, slots and regularization are looked at each time.
+_SLOW = (
+  'nas_pnasnet_bn',
+  'resnet_v1_50_beta_bn',
+  'resnet_v1_50_beta_deeplabv2',
+  'resnet_v1_50_beta_top25',
+  'xception_41_bn',
+)
+
+
 def _configurations():
   """The names of all but those that need virtual devices."""
   return [
-    name
+    pytest.param(name, marks=pytest.mark.slow if name in _SLOW else ())
     for name, golden in GOLDEN.items()
     if 'num_clones' not in golden['flags']  # See test_distribution.py.
   ]
@@ -237,6 +251,20 @@ def check_best_of_three(name):
 @pytest.mark.parametrize('name', _configurations())
 def test_steps_of_the_original(name):
   check_best_of_three(name)
+
+
+@pytest.mark.parametrize('name', _SLOW)
+def test_variables_of_the_original(name):
+  """What can be seen of a step without running it."""
+  golden = GOLDEN[name]
+  keras.backend.clear_session()
+  step = make_step(golden)
+  _check_names(step, golden)
+  trainable = [name for name, v in step.variables.items() if v.trainable]
+  assert _digest(trainable) == golden['trainable_sha256']
+  assert float(sum(step.model.losses)) == pytest.approx(
+    golden['regularization_sum'], rel=1e-5
+  )
 
 
 def test_compiles_with_xla():
