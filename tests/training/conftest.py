@@ -7,7 +7,7 @@ import pytest
 def no_histograms(monkeypatch):
   """Leaves the histograms of all variables out of TensorBoard's summaries.
 
-  They are a third of the time of a short run. Fixtures of a module are made
+  They are a quarter of the time of a short run. Fixtures of a module are made
   without this: test_loop.py looks for histograms in the run of `trained`.
   """
   # Not every test needs TensorFlow, which takes seconds to import.
