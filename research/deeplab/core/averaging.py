@@ -1,6 +1,5 @@
 """The mean of the probabilities of several passes over an image."""
 
-import functools
 import itertools
 
 import keras
@@ -90,24 +89,7 @@ def mean_probabilities(logits, size):
   Returns:
     float32 [batch, height, width, classes].
   """
-  return utils.function_of_size(_shaped_mean, size, *logits)
-
-
-def _shaped_mean(size, *logits):
-  """`_mean`, traced once for all sizes, with what is known of its shape."""
-  batch, _, _, classes = logits[0].shape
-  mean = _mean_function(len(logits), classes)
-  sides = [None, None] if tf.is_tensor(size) else size
-  return tf.ensure_shape(mean(list(logits), size), [batch, *sides, classes])
-
-
-@functools.cache
-def _mean_function(count, classes):
-  """`_mean` of logits of any size."""
-  logits = [tf.TensorSpec([None, None, None, classes])] * count
-  return tf.function(
-    _mean, input_signature=[logits, tf.TensorSpec([2], tf.int32)]
-  )
+  return utils.from_passes(_mean, logits, size)
 
 
 def _mean(logits, size):

@@ -1,7 +1,5 @@
 """Labels of logits that are smaller than the image."""
 
-import functools
-
 import tensorflow as tf
 
 from deeplab import slim
@@ -43,24 +41,7 @@ def upsampled_labels(passes, size):
     int32 [batch, height, width]: the argmax of the mean of the softmaxes of the
     resized logits, but for ties within rounding.
   """
-  return utils.function_of_size(_shaped_labels, size, *passes)
-
-
-def _shaped_labels(size, *passes):
-  """`_labels`, traced once for all sizes, with what is known of its shape."""
-  batch, _, _, classes = passes[0].shape
-  labels = _labels_function(len(passes), classes)(list(passes), size)
-  sides = [None, None] if tf.is_tensor(size) else size
-  return tf.ensure_shape(labels, [batch, *sides])
-
-
-@functools.cache
-def _labels_function(count, classes):
-  """`_labels` of passes of any size."""
-  passes = [tf.TensorSpec([None, None, None, classes])] * count
-  return tf.function(
-    _labels, input_signature=[passes, tf.TensorSpec([2], tf.int32)]
-  )
+  return utils.from_passes(_labels, passes, size)
 
 
 def _labels(passes, size):

@@ -70,6 +70,36 @@ def function_of_size(fn, size, *inputs):
   return slim.function(fn, size, *inputs)
 
 
+def from_passes(fn, passes, size):
+  """Applies fn(passes, size), which is traced once for all sizes.
+
+  Args:
+    fn: function of a list of tensors and an int32 tensor [2] that returns a
+      tensor [batch, height, width, ...].
+    passes: list of Keras tensors, float32 [batch, h, w, classes], h and w of
+      each its own.
+    size: [height, width], integers or a Keras tensor.
+
+  Returns:
+    Keras tensor [batch, height, width, ...].
+  """
+
+  def call(size, *passes):
+    batch, _, _, classes = passes[0].shape
+    values = _traced(fn, len(passes), classes)(list(passes), size)
+    sides = [None, None] if tf.is_tensor(size) else size
+    return tf.ensure_shape(values, [batch, *sides, *values.shape[3:]])
+
+  return function_of_size(call, size, *passes)
+
+
+@functools.cache
+def _traced(fn, count, classes):
+  """`fn` of so many passes of any size."""
+  passes = [tf.TensorSpec([None, None, None, classes])] * count
+  return tf.function(fn, input_signature=[passes, tf.TensorSpec([2], tf.int32)])
+
+
 def after(tensor, *others):
   """A tensor that is there once the others are."""
   with tf.control_dependencies(others):
