@@ -20,8 +20,9 @@ class Network(typing.NamedTuple):
 
   Attributes:
     scores: functional keras.Model from float32 images [batch, height, width,
-      3] in 0..255 to {output: float32 [batch, h, w, classes]}: logits; lists
-      of them where probabilities are averaged, or their mean.
+      3] in 0..255 to {output: float32 [batch, h, w, classes]}: logits. Where
+      probabilities are averaged, a list of the logits of each pass if the
+      network is folded, else the mean of the probabilities.
     finish: function of such scores that returns what `build_predictor` gives;
       of Keras tensors alone where the options have no crop size.
   """
@@ -198,7 +199,11 @@ def _compile(options):
 
 
 def _predict_from_passes(logits, size):
-  """What `build_predictor` gives, of {output: logits of several passes}."""
+  """What `build_predictor` gives, of {output: logits of several passes}.
+
+  Labels are not the argmax of these very probabilities: each is rounded in its
+  own way, so that they may differ at ties.
+  """
   predictions = {}
   for output, passes in logits.items():
     labels = label_upsampling.upsampled_labels(passes, size)

@@ -107,6 +107,23 @@ def test_several_scales(run, has_photograph, tmp_path):
   _settled(rows)
 
 
+def test_several_scales_read_the_given_weights(run, tmp_path):
+  prefix = str(tmp_path / 'model.ckpt-9')
+  settings = {'size': 65, 'scales': [1.0], 'flips': False, 'checkpoint': prefix}
+  _, rows = run(
+    [
+      Row(
+        'missing',
+        'benchmarks.multi_scale:several_scales',
+        settings,
+        artifacts={'checkpoint': Checkpoint(_SMALL)},
+      )
+    ]
+  )
+  assert rows['missing']['status'].startswith('failed')
+  assert 'model.ckpt-9' in rows['missing']['status']
+
+
 def test_kernels(run):
   _, rows = run(
     [

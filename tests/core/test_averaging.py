@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from deeplab import constant_graph, inference, slim
 from deeplab.common import ModelOptions
-from deeplab.core import averaging, utils
+from deeplab.core import averaging
 
 
 def _logits(batch, classes, sides):
@@ -30,7 +30,6 @@ def _expected(logits, size):
   )
 
 
-@pytest.mark.parametrize('strips', [1, 8, 100])
 @pytest.mark.parametrize(
   ('batch', 'classes', 'sides', 'size'),
   [
@@ -42,16 +41,20 @@ def _expected(logits, size):
     (1, 4, [(33, 33)], (9, 17)),
   ],
 )
-def test_equals_the_mean_of_whole_images(
-  batch, classes, sides, size, strips, monkeypatch
-):
-  monkeypatch.setattr(averaging, '_STRIPS', strips)
-  # Not what another number of strips was traced with.
-  utils._traced.cache_clear()
+def test_equals_the_mean_of_whole_images(batch, classes, sides, size):
   logits = _logits(batch, classes, sides)
   values = averaging.mean_probabilities(logits, size)
   assert values.shape == (batch, *size, classes)
   np.testing.assert_allclose(values, _expected(logits, size), atol=1e-6)
+
+
+@pytest.mark.parametrize('strips', [1, 100])
+def test_numbers_of_strips(strips, monkeypatch):
+  monkeypatch.setattr(averaging, '_STRIPS', strips)
+  logits = _logits(3, 2, [(4, 6), (3, 8)])
+  # Not by way of a function that has been traced with another number.
+  values = averaging._mean(logits, tf.constant([37, 50]))
+  np.testing.assert_allclose(values, _expected(logits, (37, 50)), atol=1e-6)
 
 
 def test_large_logits():

@@ -153,7 +153,7 @@ def test_only_blocks_that_may_have_several_classes_are_mixed():
 
 
 def test_one_class_everywhere():
-  """No cell is mixed."""
+  """No block is mixed."""
   logits = 0.1 * _noise(2, 9, 9, 4)
   logits[..., 2] += 9
   assert (_labels(logits, (65, 65)) == 2).all()

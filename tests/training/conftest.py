@@ -10,7 +10,7 @@ def no_histograms(monkeypatch):
   They are a quarter of the time of a short run. Fixtures of a module are made
   without this: test_loop.py looks for histograms in the run of `trained`.
   """
-  # Not every test needs TensorFlow, which takes seconds to import.
+  # Here, so that tests are collected without it.
   import tensorflow as tf
 
   monkeypatch.setattr(tf.summary, 'histogram', lambda *unused, **named: True)

@@ -5,9 +5,11 @@ import tensorflow as tf
 from deeplab import slim
 from deeplab.core import utils
 
-# Bounds of the side of a block, in pixels.
+# Bounds of the side of a block, in pixels. Smaller ones cost more to find than
+# they save, larger ones hold too many pixels beside a boundary.
 _LEAST_SIDE, _GREATEST_SIDE = 4, 16
-# Parts of the mixed blocks that are labelled by themselves.
+# Mixed blocks are labelled in so many parts, as many at once as there are
+# processors: their pixels are never all in memory.
 _PARTS = 8
 
 
@@ -52,7 +54,8 @@ def _labels(passes, size):
     tf.cast(side - 1, tf.float32) / tf.cast(tf.maximum(size - 1, 1), tf.float32)
     for side in sides
   ]
-  # As large as the cells between the finest logits.
+  # As large as the smallest cells between logits, of any pass and direction.
+  # Blocks need not begin where cells do.
   finest = tf.maximum(tf.reduce_max(tf.stack(steps)), 1 / _GREATEST_SIDE)
   block = tf.maximum(tf.cast(tf.round(1 / finest), tf.int32), _LEAST_SIDE)
   count = -(-size // block)

@@ -55,7 +55,7 @@ def spatial_size(images):
 
 
 def function_of_size(fn, size, *inputs):
-  """Applies fn(size, *tensors) to Keras tensors.
+  """Applies fn(*tensors, size) to Keras tensors.
 
   Args:
     fn: function of TensorFlow tensors.
@@ -65,13 +65,15 @@ def function_of_size(fn, size, *inputs):
   Returns:
     Keras tensors of what `fn` returns.
   """
-  if isinstance(size, (tuple, list)):
-    return slim.function(functools.partial(fn, size), *inputs)
-  return slim.function(fn, size, *inputs)
+  if keras.backend.is_keras_tensor(size):
+    return slim.function(fn, *inputs, size)
+  return slim.function(lambda *tensors: fn(*tensors, size), *inputs)
 
 
 def from_passes(fn, passes, size):
-  """Applies fn(passes, size), which is traced once for all sizes.
+  """Applies fn(passes, size) to Keras tensors.
+
+  It is traced once for all sizes, for each number of passes and of classes.
 
   Args:
     fn: function of a list of tensors and an int32 tensor [2] that returns a
@@ -84,9 +86,10 @@ def from_passes(fn, passes, size):
     Keras tensor [batch, height, width, ...].
   """
 
-  def call(size, *passes):
+  def call(*arguments):
+    *passes, size = arguments
     batch, _, _, classes = passes[0].shape
-    values = _traced(fn, len(passes), classes)(list(passes), size)
+    values = _traced(fn, len(passes), classes)(passes, size)
     sides = [None, None] if tf.is_tensor(size) else size
     return tf.ensure_shape(values, [batch, *sides, *values.shape[3:]])
 
@@ -147,7 +150,7 @@ def resize_bilinear(images, size):
   return function_of_size(_resize_bilinear, size, images)
 
 
-def _resize_bilinear(size, images):
+def _resize_bilinear(images, size):
   # Its result is float32 whatever it gets, and for other types its gradient
   # has no kernel on some devices.
   resized = tf.raw_ops.ResizeBilinear(
