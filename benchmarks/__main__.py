@@ -120,9 +120,15 @@ def _check_flags():
       'interpreter.'
     )
   if (FLAGS.trained_checkpoint is None) != (FLAGS.image is None):
-    raise InputError('--trained_checkpoint and --image need each other.')
+    raise InputError(
+      '--trained_checkpoint and --image need each other; give both or none. '
+      f'Received: --trained_checkpoint={FLAGS.trained_checkpoint}, '
+      f'--image={FLAGS.image}.'
+    )
   if FLAGS.image is not None and not os.path.isfile(FLAGS.image):
-    raise InputError(f'--image={FLAGS.image} is not a file.')
+    raise InputError(
+      f'--image={FLAGS.image} is not a file; give the path of a photograph.'
+    )
   if FLAGS.output and not FLAGS.output.endswith(_SUFFIX):
     raise InputError(
       f'--output must end in {_SUFFIX}. Received: --output={FLAGS.output}.'

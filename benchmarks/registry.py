@@ -134,8 +134,9 @@ def with_weights(cases, checkpoint, image):
   for case in cases:
     if not all(row.build.startswith(_SCALES_MODULE) for row in case.rows):
       raise InputError(
-        '--trained_checkpoint is for the cases multi_scale/* and '
-        f'growth/scales. Received: {case.name}.'
+        '--trained_checkpoint is for several scales; give '
+        "--cases='multi_scale/*,growth/scales', or one of them. Received: "
+        f'{case.name}.'
       )
   return [
     dataclasses.replace(

@@ -55,21 +55,22 @@ def _trace(function, specs):
     GraphDef; the names of the tensors that are its arguments, and of those that
     are its results; the structure of these.
   """
-  structure = []
 
-  def flat(*arguments):
-    values = function(*arguments)
-    structure[:] = [tf.nest.map_structure(lambda value: value.name, values)]
-    return [tf.identity(value) for value in tf.nest.flatten(values)]
+  def copied(*arguments):
+    return tf.nest.map_structure(tf.identity, function(*arguments))
 
-  traced = tf.function(flat, input_signature=specs).get_concrete_function()
+  traced = tf.function(copied, input_signature=specs).get_concrete_function()
+  # Of names: tensors would keep the trace.
+  structure = tf.nest.map_structure(
+    lambda value: value.name, traced.structured_outputs
+  )
   if traced.captured_inputs:
     traced = convert_to_constants.convert_variables_to_constants_v2(traced)
   graph = traced.graph.as_graph_def()
   _drop_paddings(graph, traced.graph)
   inputs = [tensor.name for tensor in traced.inputs]
   outputs = [tensor.name for tensor in traced.outputs]
-  return graph, inputs, outputs, *structure
+  return graph, inputs, outputs, structure
 
 
 def _drop_paddings(graph, traced):

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import resized_means
 import tensorflow as tf
 
 from deeplab import slim
@@ -107,18 +108,6 @@ def _passes(batch=2, classes=4):
     yield resized + 0.1 * _noise(*resized.shape)
 
 
-def _mean(passes, size):
-  return np.mean(
-    [
-      tf.nn.softmax(
-        tf.raw_ops.ResizeBilinear(images=x, size=size, align_corners=True)
-      )
-      for x in passes
-    ],
-    axis=0,
-  )
-
-
 @pytest.mark.parametrize('size', [(65, 65), (50, 71), (7, 9), (1, 33)])
 @pytest.mark.parametrize('kind', ['scene', 'noise', 'disagreement'])
 def test_several_passes_have_the_best_class_of_their_mean(kind, size):
@@ -131,7 +120,7 @@ def test_several_passes_have_the_best_class_of_their_mean(kind, size):
       x[..., i] += 9 + i
   labels = label_upsampling.upsampled_labels(passes, size)
   assert labels.dtype == tf.int32 and labels.shape == (2, *size)
-  mean = _mean(passes, size)
+  mean = resized_means.mean_of_softmaxes(passes, size)
   best = np.take_along_axis(mean, labels.numpy()[..., np.newaxis], -1)
   assert (mean.max(-1) - best[..., 0]).max() < 1e-5
   assert (labels != mean.argmax(-1)).numpy().mean() < 1e-2
