@@ -67,7 +67,12 @@ def function_of_size(fn, size, *inputs):
   """
   if keras.backend.is_keras_tensor(size):
     return slim.function(fn, *inputs, size)
-  return slim.function(lambda *tensors: fn(*tensors, size), *inputs)
+
+  @functools.wraps(fn)  # The name of `fn` is what statistics show.
+  def call(*tensors):
+    return fn(*tensors, size)
+
+  return slim.function(call, *inputs)
 
 
 def from_passes(fn, passes, size):
@@ -86,6 +91,7 @@ def from_passes(fn, passes, size):
     Keras tensor [batch, height, width, ...].
   """
 
+  @functools.wraps(fn)
   def call(*arguments):
     *passes, size = arguments
     batch, _, _, classes = passes[0].shape
