@@ -21,6 +21,7 @@ from deeplab import (
   flags,
   model,
   model_flags,
+  rematerialization,
   stored_options,
 )
 from deeplab.common import InputError
@@ -279,8 +280,12 @@ def _define_step_flags():
     'Type of activations and gradients; unset: float32.',
   )
   boolean('jit_compile', False, 'Compile the step with XLA.')
-  boolean(
-    'recompute_grad', False, 'Compute blocks twice rather than keep them.'
+  absl_flags.DEFINE_enum(
+    'recompute_grad',
+    None,
+    list(rematerialization.SPLITS),
+    'What to compute again rather than keep; unset: activations on processors, '
+    'nothing on GPUs and TPUs.',
   )
   absl_flags.DEFINE_float(
     'moving_average_decay', 0.0, 'Of averages of the variables; 0: none.'

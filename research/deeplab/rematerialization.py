@@ -1,11 +1,15 @@
-"""Training with less memory: units of the network are computed twice.
+"""Training with less memory: parts of the network are computed twice.
 
 For gradients a step keeps what every layer computes. Here it keeps only what
-goes from one unit of the network to the next, and computes the inside of a
-unit again when its gradients are due.
+goes from one part of the network to the next, and computes the inside of a
+part again when its gradients are due. Two ways to divide it:
 
-Source: Chen et al., Training Deep Nets with Sublinear Memory Cost,
-arXiv:1604.06174.
+* `activations`: a convolution with what is cheap before it, batch norm and
+  ReLU for example. The outputs of convolutions are kept, their inputs are not.
+* `blocks`: a unit of the network. All of it but the last unit runs twice.
+
+Sources: Chen et al., Training Deep Nets with Sublinear Memory Cost,
+arXiv:1604.06174 (blocks, section 3; cheap operations, section 4.1).
 """
 
 import dataclasses
@@ -19,7 +23,7 @@ import keras
 import tensorflow as tf
 
 from deeplab import graph
-from deeplab.slim import scopes
+from deeplab.slim import devices, keras_layers, quantization, scopes
 
 # What the names of the layers of a unit begin with: a residual unit of ResNet
 # or Xception, one of a MobileNet, a cell of a searched network, the
@@ -34,6 +38,16 @@ _UNIT = re.compile(f'({"|".join(_UNITS)})(?=\\.)')
 _VGG_BRANCH = re.compile(r'vgg_16\.(?:fc|dropout)[67](_\d+)?(?=\.|$)')
 _ASPP = re.compile(r'(image_pooling|aspp\d|concat_projection)')
 
+_CONVOLUTIONS = (
+  keras_layers.Conv2D,
+  keras_layers.SeparableConv2D,
+  quantization.QuantizedConvolution,
+)
+# Of pooling, the gradient of this one needs its input.
+_MAX_POOL = 'MaxPool'
+# What these read is larger than what they make.
+_POOLING = (_MAX_POOL, 'AveragePool', 'Mean')
+
 
 class _Segment(NamedTuple):
   """Nodes that run together.
@@ -42,15 +56,17 @@ class _Segment(NamedTuple):
     nodes: Keras nodes in order.
     inputs: Keras tensors of other segments, or of the model, that they take.
     outputs: Keras tensors that other segments take, or that the model returns.
+    is_run_twice: whether its inside is computed again for the gradients.
   """
 
   nodes: Sequence[Any]
   inputs: Sequence[Any]
   outputs: Sequence[Any]
+  is_run_twice: bool
 
 
-def call(model, images):
-  """What `model(images)` returns, by units whose inside is computed again.
+def call(model, images, split, is_xla=False):
+  """What `model(images)` returns, by segments that are computed again.
 
   Moving statistics are gathered once, and what is dropped is dropped again.
   Losses for weight decay are in `model.losses`, as ever.
@@ -58,6 +74,9 @@ def call(model, images):
   Args:
     model: a keras.Model of `deeplab.model.build_model`.
     images: float32 [batch, height, width, 3].
+    split: `activations` or `blocks`.
+    is_xla: whether XLA compiles the step. It would find that parts are the same
+      and compute them once, were that not hidden from it.
 
   Returns:
     The nested outputs of the model.
@@ -72,11 +91,11 @@ def call(model, images):
       'call it inside slim.train_step_context(step, seed).'
     )
   tensors = {id(model.inputs[0]): tf.convert_to_tensor(images)}
-  *segments, last = split(model)
-  for segment in segments:
-    _run_twice(segment, tensors)
-  # The gradients of the last one are due at once.
-  _run(last.nodes, tensors)
+  for segment in split(model):
+    if segment.is_run_twice:
+      _run_twice(segment, tensors, is_xla)
+    else:
+      _run(segment.nodes, tensors)
   return keras.tree.map_structure(
     lambda tensor: tensors[id(tensor)], model.output
   )
@@ -94,7 +113,7 @@ def _run(nodes, tensors):
       tensors[id(output)] = value
 
 
-def _run_twice(segment, tensors):
+def _run_twice(segment, tensors, is_xla):
   """Runs a segment now, and again for its gradients.
 
   TensorFlow sees a function of tensors alone: variables are read before it,
@@ -127,7 +146,22 @@ def _run_twice(segment, tensors):
       first.update(outputs=outputs, assigned=assigned, draws=resumed.draws)
     return [x for x in outputs.values() if x.dtype.is_floating]
 
-  values = tf.recompute_grad(run)(
+  # tf.recompute_grad adds a zero to all that comes in. What is more, it returns
+  # gradients by one operation of several results, and oneDNN takes two results
+  # of one operation for the same: it joins the gradient of a bias with that of
+  # the kernel of another convolution.
+  @tf.custom_gradient
+  def run_twice(*values):
+    def gradient(*gradients):
+      late = _late(values, gradients, is_xla)
+      with tf.GradientTape() as tape:
+        tape.watch(late)
+        outputs = run(*late)
+      return tape.gradient(outputs, late, gradients)
+
+    return run(*values), gradient
+
+  values = run_twice(
     *(inputs[key] for key in smooth),
     *(tf.convert_to_tensor(v.value) for v in weights),
   )
@@ -139,6 +173,16 @@ def _run_twice(segment, tensors):
   returned = iter(values)
   for key, output in first['outputs'].items():
     tensors[key] = next(returned) if output.dtype.is_floating else output
+
+
+def _late(values, gradients, is_xla):
+  """Tensors that are there once the gradients are."""
+  if is_xla:
+    # Of control dependencies XLA knows nothing.
+    late = tf.raw_ops.XlaOptimizationBarrier(input=[*values, *gradients])
+    return late[: len(values)]
+  with tf.control_dependencies(gradients):
+    return [tf.identity(value) for value in values]
 
 
 def _variables(nodes):
@@ -153,32 +197,114 @@ def _variables(nodes):
 # Segments.
 
 
-def split(model):
-  """The segments of a functional model, in the order in which they run.
+def activations(model):
+  """Segments of a convolution, or a max pooling, and what is cheap before it.
 
-  A segment holds the layers of one unit, told by their names. An operation
-  between two units belongs to that which leaves the fewer bytes to keep.
+  An operation is in the segment of those that take its output if that is one
+  segment. Its output is not kept then.
 
   Args:
     model: a keras.Model of `deeplab.model.build_model`.
 
   Returns:
-    A list of segments with `nodes`, `inputs` and `outputs`.
+    A list of segments, in an order in which they can run.
+  """
+  nodes = [x for x in graph.nodes_in_order(model.outputs) if not x.is_input]
+  takers = {id(x): {None} for x in model.outputs}
+  for node in nodes:
+    for x in node.input_tensors:
+      takers.setdefault(id(x), set()).add(id(node))
+  # Of each node the last one of its segment.
+  ends = {}
+  for node in reversed(nodes):
+    following = {
+      ends.get(taker) for x in node.outputs for taker in takers[id(x)]
+    }
+    joins = len(following) == 1 and None not in following
+    if joins and not _is_costly(node):
+      (ends[id(node)],) = following
+    else:
+      ends[id(node)] = id(node)
+  groups = {end: [] for node in nodes if (end := id(node)) == ends[end]}
+  for node in nodes:
+    groups[ends[id(node)]].append(node)
+  return _segments(
+    [*groups.values()],
+    model.outputs,
+    # Of a single operation the input would be kept in place of the output.
+    lambda group: len(group) > 2 and _needs_inputs(group[-1]),
+  )
+
+
+def blocks(model):
+  """Segments with the layers of one unit each, told by their names.
+
+  An operation between two units belongs to that which leaves the fewer bytes to
+  keep. The gradients of the last segment are due at once: it runs once.
+
+  Args:
+    model: a keras.Model of `deeplab.model.build_model`.
+
+  Returns:
+    A list of segments, in the order in which they run.
   """
   nodes = graph.nodes_in_order(model.outputs)
   groups = _Splitter(nodes, model.outputs).groups()
+  return _segments(groups, model.outputs, lambda group: group is not groups[-1])
+
+
+# How `call` may divide a model, by name; None: not at all.
+SPLITS = {'nothing': None, 'activations': activations, 'blocks': blocks}
+
+
+def default_split():
+  """The name of what is best on these devices.
+
+  On processors convolutions take nearly all of the time, and activations cost
+  none. On accelerators batch norm has a share of the step that is to be felt.
+  """
+  return 'activations' if devices.are_processors() else 'nothing'
+
+
+def _segments(groups, results, is_run_twice):
+  """Segments of groups of nodes.
+
+  Args:
+    groups: lists of nodes, in the order in which they run.
+    results: Keras tensors that are wanted in the end.
+    is_run_twice: function of a group.
+
+  Returns:
+    A list of segments.
+  """
   segments = []
   for i, group in enumerate(groups):
     made = {id(x) for node in group for x in node.outputs}
     taken = itertools.chain(*(node.input_tensors for node in group))
     inputs = {id(x): x for x in taken if id(x) not in made}
     later = itertools.chain(*groups[i + 1 :])
-    taken = itertools.chain(
-      model.outputs, *(node.input_tensors for node in later)
-    )
+    taken = itertools.chain(results, *(node.input_tensors for node in later))
     outputs = {id(x): x for x in taken if id(x) in made}
-    segments.append(_Segment(group, [*inputs.values()], [*outputs.values()]))
+    segments.append(
+      _Segment(
+        group, [*inputs.values()], [*outputs.values()], is_run_twice(group)
+      )
+    )
   return segments
+
+
+def _is_costly(node):
+  return isinstance(node.operation, _CONVOLUTIONS) or _kind(node) in _POOLING
+
+
+def _needs_inputs(node):
+  """Whether gradients need what a costly operation took."""
+  return isinstance(node.operation, _CONVOLUTIONS) or _kind(node) == _MAX_POOL
+
+
+def _kind(node):
+  # Those of keras.ops have no public classes.
+  return type(node.operation).__name__
 
 
 class _Splitter:

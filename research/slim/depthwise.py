@@ -53,11 +53,15 @@ def convolve(inputs, kernel, rates):
   @tf.custom_gradient
   def convolve_both(inputs, kernel):
     def gradient(gradients):
+      # TensorFlow would move and sort the inputs as soon as they are there, and
+      # keep that too.
+      with tf.control_dependencies([gradients]):
+        late_inputs = tf.identity(inputs)
       # With odd sides and stride 1 a convolution by the mirrored kernel.
       mirrored = tf.reverse(kernel, [0, 1])
       return (
         _forward(gradients, mirrored, rates),
-        _kernel_gradient(inputs, gradients, kernel.shape, rates),
+        _kernel_gradient(late_inputs, gradients, kernel.shape, rates),
       )
 
     return _forward(inputs, kernel, rates), gradient

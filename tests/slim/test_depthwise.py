@@ -109,3 +109,24 @@ def test_layers_take_it_in_the_training_step(monkeypatch, rate, taken):
   with slim.train_step_context(tf.constant(0, tf.int64), tf.constant([0, 0])):
     model(images)
   assert calls == ([[rate, rate]] if taken else [])
+
+
+@pytest.mark.parametrize('size, rate', [(21, 6), (21, 18)])
+def test_the_inputs_are_prepared_when_the_gradients_are_there(size, rate):
+  """What the gradient of the kernel is made of would be kept until then."""
+  forward = []
+
+  @tf.function(autograph=False)
+  def gradients_of(inputs, kernel, gradients):
+    with tf.GradientTape() as tape:
+      tape.watch([inputs, kernel])
+      outputs = depthwise.convolve(inputs, kernel, [rate, rate])
+    forward.extend(tf.compat.v1.get_default_graph().get_operations())
+    return tape.gradient(outputs, [inputs, kernel], gradients)
+
+  graph = gradients_of.get_concrete_function(*_values((size, size))).graph
+  inputs, _, gradients = graph.inputs
+  backward = set(inputs.consumers()) - set(forward)
+  assert backward
+  for operation in backward:
+    assert gradients.op in operation.control_inputs

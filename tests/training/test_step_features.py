@@ -163,7 +163,7 @@ def _plain_metrics(fine_tune_batch_norm):
   'changes',
   [
     {'mixed_precision': 'bfloat16'},
-    {'recompute_grad': True},
+    {'recompute_grad': 'blocks'},
     {
       'mixed_precision': 'float16',
       'gradient_accumulation_steps': 2,

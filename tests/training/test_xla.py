@@ -46,7 +46,7 @@ _STEPS = {
       'gradient_accumulation_steps': 2,
       'max_nan_steps': 1,
       'moving_average_decay': 0.9,
-      'recompute_grad': True,
+      'recompute_grad': 'blocks',
     },
     1e-5,
   ),

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from deeplab import common, model
+from deeplab import common, model, rematerialization
 from deeplab.common import InputError, ModelOptions
 from deeplab.training import schedules
 from deeplab.training.strategies import Cluster
@@ -122,8 +122,9 @@ class TrainConfig:
     mixed_precision: 'bfloat16' or 'float16' for activations and gradients,
       None for float32.
     jit_compile: compile the step with XLA; on a TPU that is always so.
-    recompute_grad: keep the inputs of blocks alone for the backward pass, and
-      compute the rest again.
+    recompute_grad: what the backward pass computes again rather than keep:
+      'nothing', 'activations' or the inside of 'blocks'; see
+      `rematerialization`. None for its `default_split`.
     moving_average_decay: of moving averages of the variables, which the
       checkpoints hold too; 0 for none.
     max_nan_steps: steps with a loss or gradient that is not finite that a run
@@ -212,7 +213,7 @@ class TrainConfig:
   gradient_accumulation_steps: int = 1
   mixed_precision: str | None = None
   jit_compile: bool = False
-  recompute_grad: bool = False
+  recompute_grad: str | None = None
   moving_average_decay: float = 0.0
   max_nan_steps: int = 0
   max_read_retries: int = 3
@@ -234,6 +235,7 @@ class TrainConfig:
     for name, values in (
       ('mixed_precision', model.MIXED_PRECISIONS),
       ('keep_best_by', KEEP_BEST_BY),
+      ('recompute_grad', rematerialization.SPLITS),
     ):
       value = getattr(self, name)
       if value is not None and value not in values:

@@ -336,9 +336,12 @@ class TrainStep:
     return tf.add_n(losses)
 
   def _call(self, images):
-    if self.config.recompute_grad:
-      return rematerialization.call(self.model, images)
-    return self.model(images)
+    name = self.config.recompute_grad or rematerialization.default_split()
+    split = rematerialization.SPLITS[name]
+    if split is None:
+      return self.model(images)
+    is_xla = self.config.jit_compile or self.config.tpu is not None
+    return rematerialization.call(self.model, images, split, is_xla)
 
   def _mean(self, all_metrics, gradients):
     """Means over parts and replicas, of metrics and of summed gradients."""
