@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
 
 from deeplab import graph
 from deeplab.slim import devices, keras_layers, quantization, scopes
@@ -179,7 +180,7 @@ def _late(values, gradients, is_xla):
   """Tensors that are there once the gradients are."""
   if is_xla:
     # Of control dependencies XLA knows nothing.
-    late = tf.raw_ops.XlaOptimizationBarrier(input=[*values, *gradients])
+    late = xla.optimization_barrier(*values, *gradients)
     return late[: len(values)]
   with tf.control_dependencies(gradients):
     return [tf.identity(value) for value in values]

@@ -63,6 +63,7 @@ def _run(model, changes, jit_compile):
     # At the flag's default the second step of ResNet-101 has four thousand
     # times the rounding of the first one; so both are taken at one point.
     base_learning_rate=1e-8,
+    jit_compile=bool(jit_compile),
     **changes,
   )
   step = train_step.TrainStep(config, strategies.make_strategy(1, True), 255)
