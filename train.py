@@ -283,9 +283,9 @@ def _define_step_flags():
   absl_flags.DEFINE_enum(
     'recompute_grad',
     None,
-    list(rematerialization.SPLITS),
-    'What to compute again rather than keep; unset: activations on processors, '
-    'nothing on GPUs and TPUs.',
+    rematerialization.WAYS,
+    'What to compute again rather than keep; unset: free_activations where '
+    'there is no GPU, TPU or --jit_compile, else nothing.',
   )
   absl_flags.DEFINE_float(
     'moving_average_decay', 0.0, 'Of averages of the variables; 0: none.'

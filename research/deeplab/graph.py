@@ -8,6 +8,11 @@ def node_of(tensor):
   return history.operation._inbound_nodes[history.node_index]
 
 
+def kind(node):
+  """Name of the class of a node's operation; those of keras.ops are private."""
+  return type(node.operation).__name__
+
+
 def nodes_in_order(tensors):
   """Every node that tensors depend on, after those it depends on itself.
 

@@ -20,7 +20,7 @@ from deeplab.slim import keras_layers, quantization
 # Side of the tensors that operations are tried on, odd.
 _TRIAL_SIDE = 5
 
-# Classes of Keras' operations, which have no public names.
+# As `graph.kind` calls them.
 _POOLING = ('MaxPool', 'AveragePool')
 _PADDING = 'Pad'
 
@@ -166,10 +166,10 @@ def _window(node):
   if isinstance(operation, keras_layers.Conv2D | keras_layers.SeparableConv2D):
     kernel, stride = operation.kernel_size, _pair(operation.stride)
     rate, padding = operation.rates, operation.padding
-  elif type(operation).__name__ in _POOLING:
+  elif graph.kind(node) in _POOLING:
     kernel, stride = _pair(operation.pool_size), _pair(operation.strides)
     rate, padding = (1, 1), operation.padding
-  elif type(operation).__name__ == _PADDING:
+  elif graph.kind(node) == _PADDING:
     before = [side[0] for side in operation.pad_width]
     return (1, 1), (1, 1), (1, 1), tuple(before[1:3])
   else:

@@ -2,11 +2,12 @@
 
 For gradients a step keeps what every layer computes. Here it keeps only what
 goes from one part of the network to the next, and computes the inside of a
-part again when its gradients are due. Two ways to divide it:
+part again when its gradients are due. Ways to divide it:
 
-* `activations`: a convolution with what is cheap before it, batch norm and
-  ReLU for example. The outputs of convolutions are kept, their inputs are not.
-* `blocks`: a unit of the network. All of it but the last unit runs twice.
+* activations: a convolution with what is cheap before it, batch norm and ReLU
+  for example. The outputs of convolutions are kept, their inputs are not.
+* free_activations: only where the convolution takes far longer than that.
+* blocks: a unit of the network. All units but the last one run twice.
 
 Sources: Chen et al., Training Deep Nets with Sublinear Memory Cost,
 arXiv:1604.06174 (blocks, section 3; cheap operations, section 4.1).
@@ -21,10 +22,9 @@ from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
-from tensorflow.compiler.tf2xla.python import xla
 
 from deeplab import graph
-from deeplab.slim import devices, keras_layers, quantization, scopes
+from deeplab.slim import devices, keras_layers, order, quantization, scopes
 
 # What the names of the layers of a unit begin with: a residual unit of ResNet
 # or Xception, one of a MobileNet, a cell of a searched network, the
@@ -44,10 +44,19 @@ _CONVOLUTIONS = (
   keras_layers.SeparableConv2D,
   quantization.QuantizedConvolution,
 )
-# Of pooling, the gradient of this one needs its input.
+# As `graph.kind` calls them. The gradient of the first alone needs its input.
 _MAX_POOL = 'MaxPool'
-# What these read is larger than what they make.
 _POOLING = (_MAX_POOL, 'AveragePool', 'Mean')
+
+NOTHING = 'nothing'
+FREE_ACTIVATIONS = 'free_activations'
+ACTIVATIONS = 'activations'
+BLOCKS = 'blocks'
+WAYS = (NOTHING, FREE_ACTIVATIONS, ACTIVATIONS, BLOCKS)
+
+# Multiply-adds of a convolution for each value that is computed again. Those of
+# ResNet have more, the depthwise ones and most others of a MobileNet fewer.
+_FREE_WORK = 64
 
 
 class _Segment(NamedTuple):
@@ -66,7 +75,18 @@ class _Segment(NamedTuple):
   is_run_twice: bool
 
 
-def call(model, images, split, is_xla=False):
+def default_way(is_xla):
+  """The one of `WAYS` for those who ask for none.
+
+  On processors FREE_ACTIVATIONS save memory and cost no time, see
+  docs/performance.md. On accelerators batch norm has a larger share of it, and
+  XLA plans memory itself; neither is measured.
+  """
+  is_free = devices.are_processors() and not is_xla
+  return FREE_ACTIVATIONS if is_free else NOTHING
+
+
+def call(model, images, way, is_xla=False):
   """What `model(images)` returns, by segments that are computed again.
 
   Moving statistics are gathered once, and what is dropped is dropped again.
@@ -75,7 +95,7 @@ def call(model, images, split, is_xla=False):
   Args:
     model: a keras.Model of `deeplab.model.build_model`.
     images: float32 [batch, height, width, 3].
-    split: `activations` or `blocks`.
+    way: one of `WAYS`.
     is_xla: whether XLA compiles the step. It would find that parts are the same
       and compute them once, were that not hidden from it.
 
@@ -86,13 +106,15 @@ def call(model, images, split, is_xla=False):
     ValueError: no `slim.train_step_context` is open, without which the second
       computation would drop other values than the first.
   """
+  if way == NOTHING:
+    return model(images)
   if scopes.current_train_step() is None:
     raise ValueError(
       'rematerialization.call draws what is dropped twice, and needs a seed: '
       'call it inside slim.train_step_context(step, seed).'
     )
   tensors = {id(model.inputs[0]): tf.convert_to_tensor(images)}
-  for segment in split(model):
+  for segment in split(model, way):
     if segment.is_run_twice:
       _run_twice(segment, tensors, is_xla)
     else:
@@ -147,22 +169,9 @@ def _run_twice(segment, tensors, is_xla):
       first.update(outputs=outputs, assigned=assigned, draws=resumed.draws)
     return [x for x in outputs.values() if x.dtype.is_floating]
 
-  # tf.recompute_grad adds a zero to all that comes in. What is more, it returns
-  # gradients by one operation of several results, and oneDNN takes two results
-  # of one operation for the same: it joins the gradient of a bias with that of
-  # the kernel of another convolution.
-  @tf.custom_gradient
-  def run_twice(*values):
-    def gradient(*gradients):
-      late = _late(values, gradients, is_xla)
-      with tf.GradientTape() as tape:
-        tape.watch(late)
-        outputs = run(*late)
-      return tape.gradient(outputs, late, gradients)
-
-    return run(*values), gradient
-
-  values = run_twice(
+  results = _computed_again(
+    run,
+    is_xla,
     *(inputs[key] for key in smooth),
     *(tf.convert_to_tensor(v.value) for v in weights),
   )
@@ -171,19 +180,42 @@ def _run_twice(segment, tensors, is_xla):
     if new is not old:
       variable.assign(new)
   # Of those that gradients flow through, what TensorFlow returns.
-  returned = iter(values)
+  returned = iter(results)
   for key, output in first['outputs'].items():
     tensors[key] = next(returned) if output.dtype.is_floating else output
 
 
-def _late(values, gradients, is_xla):
-  """Tensors that are there once the gradients are."""
-  if is_xla:
-    # Of control dependencies XLA knows nothing.
-    late = xla.optimization_barrier(*values, *gradients)
-    return late[: len(values)]
-  with tf.control_dependencies(gradients):
-    return [tf.identity(value) for value in values]
+def _computed_again(run, is_xla, *values):
+  """What run(*values) returns; it runs again when its gradients are due.
+
+  Each gradient is the result of an operation of its own. Of one operation that
+  gives several, as tf.recompute_grad makes it, oneDNN takes them for the same:
+  it joins the gradient of a bias with that of another convolution's kernel.
+
+  Args:
+    run: function of floating point tensors that returns a list of them.
+    is_xla: see `call`.
+    *values: its arguments.
+
+  Returns:
+    A list of tensors.
+  """
+
+  @tf.custom_gradient
+  def run_twice(*values):
+    def gradient(*gradients):
+      if is_xla:
+        late = order.after_in_xla(values, *gradients)
+      else:
+        late = [order.after(value, *gradients) for value in values]
+      with tf.GradientTape() as tape:
+        tape.watch(late)
+        results = run(*late)
+      return tape.gradient(results, late, gradients)
+
+    return run(*values), gradient
+
+  return run_twice(*values)
 
 
 def _variables(nodes):
@@ -198,28 +230,79 @@ def _variables(nodes):
 # Segments.
 
 
-def activations(model):
-  """Segments of a convolution, or a max pooling, and what is cheap before it.
+def split(model, way):
+  """The segments of a functional model.
 
-  An operation is in the segment of those that take its output if that is one
-  segment. Its output is not kept then.
+  By activations a segment is a convolution, or a max pooling, with the cheap
+  operations that nothing else needs. By blocks it has the layers of one unit,
+  told by their names; an operation between two units belongs to that which
+  leaves the fewer bytes to keep.
 
   Args:
     model: a keras.Model of `deeplab.model.build_model`.
+    way: one of `WAYS`, not NOTHING.
 
   Returns:
-    A list of segments, in an order in which they can run.
+    A list of segments, in an order in which they can run, with `nodes`,
+    `inputs`, `outputs` and `is_run_twice`.
   """
-  nodes = [x for x in graph.nodes_in_order(model.outputs) if not x.is_input]
-  takers = {id(x): {None} for x in model.outputs}
+  nodes = graph.nodes_in_order(model.outputs)
+  if way == BLOCKS:
+    groups = _Splitter(nodes, model.outputs).groups()
+    # The gradients of the last one are due at once.
+    is_run_twice = [group is not groups[-1] for group in groups]
+  else:
+    nodes = [node for node in nodes if not node.is_input]
+    groups = _cheap_before_costly(nodes, model.outputs)
+    is_free = way == FREE_ACTIVATIONS
+    is_run_twice = [_saves_memory(group, is_free) for group in groups]
+  takers = _takers(itertools.chain(*groups), model.outputs)
+  return [
+    _segment(group, takers, twice)
+    for group, twice in zip(groups, is_run_twice, strict=True)
+  ]
+
+
+def _takers(nodes, results):
+  """{id of a Keras tensor: ids of its takers, None for those of results}."""
+  takers = {id(x): {None} for x in results}
   for node in nodes:
     for x in node.input_tensors:
       takers.setdefault(id(x), set()).add(id(node))
-  # Of each node the last one of its segment.
+  return takers
+
+
+def _segment(nodes, takers, is_run_twice):
+  own = {id(node) for node in nodes}
+  outputs = [x for node in nodes for x in node.outputs]
+  made = {id(x) for x in outputs}
+  taken = {id(x): x for node in nodes for x in node.input_tensors}
+  return _Segment(
+    nodes,
+    [x for key, x in taken.items() if key not in made],
+    [x for x in outputs if takers.get(id(x), set()) - own],
+    is_run_twice,
+  )
+
+
+def _cheap_before_costly(nodes, results):
+  """Groups of nodes: one that others need, and what it alone needs.
+
+  Args:
+    nodes: Keras nodes, each after those it depends on.
+    results: Keras tensors that are wanted in the end.
+
+  Returns:
+    Lists of nodes. What is costly is the last of its list.
+  """
+  takers = _takers(nodes, results)
+  # Of each node the last one of its group.
   ends = {}
   for node in reversed(nodes):
     following = {
-      ends.get(taker) for x in node.outputs for taker in takers[id(x)]
+      ends.get(taker)
+      for x in node.outputs
+      for taker in takers.get(id(x), [None])
     }
     joins = len(following) == 1 and None not in following
     if joins and not _is_costly(node):
@@ -229,83 +312,52 @@ def activations(model):
   groups = {end: [] for node in nodes if (end := id(node)) == ends[end]}
   for node in nodes:
     groups[ends[id(node)]].append(node)
-  return _segments(
-    [*groups.values()],
-    model.outputs,
-    # Of a single operation the input would be kept in place of the output.
-    lambda group: len(group) > 2 and _needs_inputs(group[-1]),
-  )
-
-
-def blocks(model):
-  """Segments with the layers of one unit each, told by their names.
-
-  An operation between two units belongs to that which leaves the fewer bytes to
-  keep. The gradients of the last segment are due at once: it runs once.
-
-  Args:
-    model: a keras.Model of `deeplab.model.build_model`.
-
-  Returns:
-    A list of segments, in the order in which they run.
-  """
-  nodes = graph.nodes_in_order(model.outputs)
-  groups = _Splitter(nodes, model.outputs).groups()
-  return _segments(groups, model.outputs, lambda group: group is not groups[-1])
-
-
-# How `call` may divide a model, by name; None: not at all.
-SPLITS = {'nothing': None, 'activations': activations, 'blocks': blocks}
-
-
-def default_split():
-  """The name of what is best on these devices.
-
-  On processors convolutions take nearly all of the time, and activations cost
-  none. On accelerators batch norm has a share of the step that is to be felt.
-  """
-  return 'activations' if devices.are_processors() else 'nothing'
-
-
-def _segments(groups, results, is_run_twice):
-  """Segments of groups of nodes.
-
-  Args:
-    groups: lists of nodes, in the order in which they run.
-    results: Keras tensors that are wanted in the end.
-    is_run_twice: function of a group.
-
-  Returns:
-    A list of segments.
-  """
-  segments = []
-  for i, group in enumerate(groups):
-    made = {id(x) for node in group for x in node.outputs}
-    taken = itertools.chain(*(node.input_tensors for node in group))
-    inputs = {id(x): x for x in taken if id(x) not in made}
-    later = itertools.chain(*groups[i + 1 :])
-    taken = itertools.chain(results, *(node.input_tensors for node in later))
-    outputs = {id(x): x for x in taken if id(x) in made}
-    segments.append(
-      _Segment(
-        group, [*inputs.values()], [*outputs.values()], is_run_twice(group)
-      )
-    )
-  return segments
+  return list(groups.values())
 
 
 def _is_costly(node):
-  return isinstance(node.operation, _CONVOLUTIONS) or _kind(node) in _POOLING
+  is_convolution = isinstance(node.operation, _CONVOLUTIONS)
+  return is_convolution or graph.kind(node) in _POOLING
+
+
+def _saves_memory(group, is_free):
+  """Whether to compute a group of nodes again, but for the last one.
+
+  Args:
+    group: one of `_cheap_before_costly`.
+    is_free: only if that takes no time to speak of.
+
+  Returns:
+    A bool.
+  """
+  *cheap, last = group
+  # A rule of thumb: of a single operation the input is kept, not the output.
+  if len(cheap) < 2 or not _needs_inputs(last):
+    return False
+  if not is_free or graph.kind(last) == _MAX_POOL:
+    return True
+  return _work(last) >= _FREE_WORK
+
+
+def _work(node):
+  """Multiply-adds of a convolution for each value that it takes."""
+  operation = node.operation
+  is_depthwise = isinstance(operation, keras_layers.SeparableConv2D)
+  kernel = operation.depthwise_kernel if is_depthwise else operation.kernel
+  channels = node.input_tensors[0].shape[-1]
+  return math.prod(kernel.shape) / (channels * operation.stride**2)
 
 
 def _needs_inputs(node):
-  """Whether gradients need what a costly operation took."""
-  return isinstance(node.operation, _CONVOLUTIONS) or _kind(node) == _MAX_POOL
-
-
-def _kind(node):
-  # Those of keras.ops have no public classes.
-  return type(node.operation).__name__
+  """Whether gradients need what a costly operation took, and no more of it."""
+  operation = node.operation
+  if isinstance(operation, quantization.QuantizedConvolution):
+    return False  # What it has convolved, to fold batch norm.
+  if isinstance(operation, keras_layers.SeparableConv2D):
+    return operation.filters is None  # Else what comes between its two steps.
+  return (
+    isinstance(operation, keras_layers.Conv2D) or graph.kind(node) == _MAX_POOL
+  )
 
 
 class _Splitter:

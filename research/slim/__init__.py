@@ -27,6 +27,7 @@ from deeplab.slim.layers import (
   repeat,
   separable_conv2d,
 )
+from deeplab.slim.order import after
 from deeplab.slim.quantization import (
   declare_range,
   hard_gate,
@@ -51,6 +52,7 @@ from deeplab.slim.scopes import (
 __all__ = [
   'LayerStore',
   'add_arg_scope',
+  'after',
   'arg_scope',
   'as_float32',
   'avg_pool2d',

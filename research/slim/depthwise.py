@@ -10,7 +10,7 @@ right, and keep the inputs alone.
 
 import tensorflow as tf
 
-from deeplab.slim import devices
+from deeplab.slim import devices, order
 
 _STRIDES = [1, 1, 1, 1]
 
@@ -55,8 +55,7 @@ def convolve(inputs, kernel, rates):
     def gradient(gradients):
       # TensorFlow would move and sort the inputs as soon as they are there, and
       # keep that too.
-      with tf.control_dependencies([gradients]):
-        late_inputs = tf.identity(inputs)
+      late_inputs = order.after(inputs, gradients)
       # With odd sides and stride 1 a convolution by the mirrored kernel.
       mirrored = tf.reverse(kernel, [0, 1])
       return (

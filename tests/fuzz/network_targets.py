@@ -142,9 +142,9 @@ class _StepOnce(train_step.TrainStep):
     for name, variable in self.state().items():
       variable.assign(self._start[name])
 
-  def compile(self, element_spec, jit_compile=None):
+  def compile(self, element_spec):
     if self._function is None:
-      self._function = super().compile(element_spec, jit_compile)
+      self._function = super().compile(element_spec)
     return self._function
 
 

@@ -156,13 +156,15 @@ def test_half_precision_goes_on_after_an_overflow():
 @functools.cache
 def _plain_metrics(fine_tune_batch_norm):
   """Of one step without any of these features."""
-  return _run(1, fine_tune_batch_norm=fine_tune_batch_norm)[1]
+  settings = {'fine_tune_batch_norm': fine_tune_batch_norm}
+  return _run(1, recompute_grad='nothing', **settings)[1]
 
 
 @pytest.mark.parametrize(
   'changes',
   [
     {'mixed_precision': 'bfloat16'},
+    {'recompute_grad': 'activations'},
     {'recompute_grad': 'blocks'},
     {
       'mixed_precision': 'float16',

@@ -271,7 +271,7 @@ def test_compiles_with_xla():
   """What a TPU needs: the whole step is one XLA program."""
   golden = GOLDEN['mobilenet_v2_top25_mining100_at40']
   keras.backend.clear_session()
-  step = make_step(golden, save_summaries_images=True)
+  step = make_step(golden, save_summaries_images=True, jit_compile=True)
   # Dropout is on, to see that it compiles; its draw is another one, though.
   dropout = [
     layer
@@ -288,7 +288,7 @@ def test_compiles_with_xla():
       strict=True,
     )
   )
-  metrics, predictions = step.compile(spec, jit_compile=True)(*batch)
+  metrics, predictions = step.compile(spec)(*batch)
   loss = metrics['semantic_merged_logits'].numpy()
   expected = golden['steps'][0]['losses'][0]
   assert loss == pytest.approx(expected, rel=0.2)

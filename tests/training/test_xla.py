@@ -54,7 +54,7 @@ _STEPS = {
 }
 
 
-def _run(model, changes, jit_compile):
+def _run(model, changes, jit_compile=False):
   """Loss of the first step, and the state after two steps."""
   config = training_process.make_config(
     'unused',
@@ -63,7 +63,7 @@ def _run(model, changes, jit_compile):
     # At the flag's default the second step of ResNet-101 has four thousand
     # times the rounding of the first one; so both are taken at one point.
     base_learning_rate=1e-8,
-    jit_compile=bool(jit_compile),
+    jit_compile=jit_compile,
     **changes,
   )
   step = train_step.TrainStep(config, strategies.make_strategy(1, True), 255)
@@ -72,7 +72,7 @@ def _run(model, changes, jit_compile):
   labels = random.integers(0, 21, (2, _SIZE, _SIZE, 1)).astype(np.int32)
   batch = {'image': tf.constant(images), 'label': tf.constant(labels)}
   spec = {name: tf.type_spec_from_value(x) for name, x in batch.items()}
-  run = step.compile(spec, jit_compile=jit_compile)
+  run = step.compile(spec)
   losses = [
     float(run(batch['image'], batch['label'])[0][train_step.TOTAL_LOSS])
     for _ in range(2)
@@ -86,8 +86,8 @@ def _compare(name, kind):
     training_process.use_floatx(kind)
   changes, _ = _STEPS[kind]
   model = {'model_variant': name, **_CASES[name]}
-  plain_loss, plain = _run(model, changes, None)
-  loss, state = _run(model, changes, True)
+  plain_loss, plain = _run(model, changes)
+  loss, state = _run(model, changes, jit_compile=True)
   # What is left of a gradient that cancels is rounding.
   norms = {name: np.linalg.norm(plain[name]) for name in plain if 'Mom' in name}
   cancelled = {n for n in norms if norms[n] < 1e-6 * max(norms.values())}

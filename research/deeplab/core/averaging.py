@@ -31,7 +31,7 @@ def average(images, logits_of, scales, add_flipped_images, size):
   flips = (False, True) if add_flipped_images else (False,)
   sums = {}
   for scale, flip in itertools.product(scales, flips):
-    inputs = slim.function(utils.after, images, *sums.values())
+    inputs = slim.function(slim.after, images, *sums.values())
     if flip:
       inputs = keras.ops.flip(inputs, axis=2)
     for output, value in logits_of(inputs, scale).items():
@@ -64,7 +64,7 @@ def passes(images, logits_of, scales, add_flipped_images):
   # What the largest scale leaves free is enough for the others.
   for scale in sorted(scales, reverse=True):
     inputs = slim.function(
-      utils.after, images, *itertools.chain(*found.values())
+      slim.after, images, *itertools.chain(*found.values())
     )
     for output, value in logits_of(inputs, scale).items():
       values = [value]
@@ -103,7 +103,7 @@ def _mean(logits, size):
     total = None
     for x, mix in zip(logits, weights, strict=True):
       if total is not None:
-        x = utils.after(x, total)
+        x = slim.after(x, total)
       value = tf.nn.softmax(_resized_rows(x, mix[part], width))
       total = value if total is None else total + value
     strips.append(total / len(logits))

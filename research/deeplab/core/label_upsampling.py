@@ -144,7 +144,7 @@ def _mixed_labels(passes, steps, blocks, block):
     total = None
     for x, step in zip(passes, steps, strict=True):
       if total is not None:
-        x = utils.after(x, total)
+        x = slim.after(x, total)
       whole = tf.cast(tf.shape(x)[1:3] - 1, tf.float32)
       values = tf.raw_ops.CropAndResize(
         image=x,

@@ -91,7 +91,7 @@ def from_passes(fn, passes, size):
     Keras tensor [batch, height, width, ...].
   """
 
-  @functools.wraps(fn)
+  @functools.wraps(fn)  # See above.
   def call(*arguments):
     *passes, size = arguments
     batch, _, _, classes = passes[0].shape
@@ -107,12 +107,6 @@ def _traced(fn, count, classes):
   """`fn` of so many passes of any size."""
   passes = [tf.TensorSpec([None, None, None, classes])] * count
   return tf.function(fn, input_signature=[passes, tf.TensorSpec([2], tf.int32)])
-
-
-def after(tensor, *others):
-  """A tensor that is there once the others are."""
-  with tf.control_dependencies(others):
-    return tf.identity(tensor)
 
 
 def average_pool_crop(features, window, stride, pooling_crop_size, crop_size):
@@ -175,9 +169,7 @@ def resize_nearest(labels, size):
   Returns:
     The same type, [batch, height', width'].
   """
-  if keras.backend.is_keras_tensor(size):
-    return slim.function(_resize_nearest, labels, size)
-  return slim.function(lambda x: _resize_nearest(x, tuple(size)), labels)
+  return function_of_size(_resize_nearest, size, labels)
 
 
 def _resize_nearest(labels, size):

@@ -122,9 +122,8 @@ class TrainConfig:
     mixed_precision: 'bfloat16' or 'float16' for activations and gradients,
       None for float32.
     jit_compile: compile the step with XLA; on a TPU that is always so.
-    recompute_grad: what the backward pass computes again rather than keep:
-      'nothing', 'activations' or the inside of 'blocks'; see
-      `rematerialization`. None for its `default_split`.
+    recompute_grad: what the backward pass computes again rather than keep, one
+      of `rematerialization.WAYS`. None for its `default_way`.
     moving_average_decay: of moving averages of the variables, which the
       checkpoints hold too; 0 for none.
     max_nan_steps: steps with a loss or gradient that is not finite that a run
@@ -235,7 +234,7 @@ class TrainConfig:
     for name, values in (
       ('mixed_precision', model.MIXED_PRECISIONS),
       ('keep_best_by', KEEP_BEST_BY),
-      ('recompute_grad', rematerialization.SPLITS),
+      ('recompute_grad', rematerialization.WAYS),
     ):
       value = getattr(self, name)
       if value is not None and value not in values:

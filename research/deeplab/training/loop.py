@@ -259,9 +259,7 @@ class _Run:
   def run(self):
     """Runs to the last step; returns the prefix of its checkpoint."""
     batches = self._batches(self._start_step)
-    run_step = self._step.compile(
-      batches.element_spec, jit_compile=self._config.jit_compile or None
-    )
+    run_step = self._step.compile(batches.element_spec)
     total = self._config.training_number_of_steps
     start = self._start_step
     if self._validation is not None and start:

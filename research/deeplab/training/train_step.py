@@ -122,12 +122,11 @@ class TrainStep:
     """The part of `state` that the replicas change."""
     return {**self.variables, **self.optimizer.slots, **self.averages.slots}
 
-  def compile(self, element_spec, jit_compile=None):
+  def compile(self, element_spec):
     """The step as a function of one batch, traced once.
 
     Args:
       element_spec: of the (distributed) data set.
-      jit_compile: whether to compile with XLA; None for what TensorFlow does.
 
     Returns:
       A function of images float32 [batch, height, width, 3] and labels int32
@@ -147,7 +146,8 @@ class TrainStep:
         tf.TensorSpec([], tf.bool),
       ],
       autograph=False,
-      jit_compile=jit_compile,
+      # None for what TensorFlow does.
+      jit_compile=self.config.jit_compile or None,
     )
     return lambda images, labels, stop=False: self.compiled(
       images, labels, tf.constant(stop)
@@ -336,12 +336,9 @@ class TrainStep:
     return tf.add_n(losses)
 
   def _call(self, images):
-    name = self.config.recompute_grad or rematerialization.default_split()
-    split = rematerialization.SPLITS[name]
-    if split is None:
-      return self.model(images)
     is_xla = self.config.jit_compile or self.config.tpu is not None
-    return rematerialization.call(self.model, images, split, is_xla)
+    way = self.config.recompute_grad or rematerialization.default_way(is_xla)
+    return rematerialization.call(self.model, images, way, is_xla)
 
   def _mean(self, all_metrics, gradients):
     """Means over parts and replicas, of metrics and of summed gradients."""
