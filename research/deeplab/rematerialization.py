@@ -373,11 +373,7 @@ class _Splitter:
     self._place = {id(node): i for i, node in enumerate(nodes)}
     self._nodes = [node for node in nodes if not node.is_input]
     self._done = {id(node) for node in nodes if node.is_input}
-    self._wanted = {id(x) for x in results}
-    self._takers = {}
-    for node in self._nodes:
-      for x in node.input_tensors:
-        self._takers.setdefault(id(x), []).append(id(node))
+    self._takers = _takers(self._nodes, results)
 
   def groups(self):
     """Lists of nodes, one for each unit, and for operations around it."""
@@ -461,8 +457,7 @@ class _Splitter:
         total += sum(
           _bytes(x)
           for x in node.outputs
-          if id(x) in self._wanted
-          or any(taker not in done for taker in self._takers[id(x)])
+          if self._takers.get(id(x), set()) - done
         )
     return total
 
