@@ -5,6 +5,8 @@ import gc
 import tensorflow as tf
 from tensorflow.python.framework import convert_to_constants
 
+from deeplab import linear_projections
+
 _SUMS = ('Add', 'AddV2')
 
 
@@ -68,6 +70,7 @@ def _trace(function, specs):
     traced = convert_to_constants.convert_variables_to_constants_v2(traced)
   graph = traced.graph.as_graph_def()
   _drop_paddings(graph, traced.graph)
+  linear_projections.multiply_out(graph, traced.graph)
   inputs = [tensor.name for tensor in traced.inputs]
   outputs = [tensor.name for tensor in traced.outputs]
   return graph, inputs, outputs, structure
