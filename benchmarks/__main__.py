@@ -21,7 +21,7 @@ import tempfile
 from absl import flags as absl_flags
 from absl import logging
 
-from benchmarks import figures, machine, registry, report, runner
+from benchmarks import figures, machine, registry, report, runner, selection
 from deeplab import atomic_files, checkpoints, common, flags
 from deeplab.common import InputError
 
@@ -78,8 +78,8 @@ def _define_flags():
   string(
     'trained_checkpoint',
     None,
-    'Prefix of a checkpoint of mobilenet_v2, for several scales, in place of '
-    'random weights; with --image.',
+    'Prefix of a checkpoint of mobilenet_v2, in place of random weights; with '
+    '--image.',
   )
   string('image', None, 'Photograph that is labelled then.')
   string('render', None, 'JSON file to make table and plot of; measures none.')
@@ -137,13 +137,13 @@ def _check_flags():
 
 def _cases():
   """What --cases and --implementations choose."""
-  cases = registry.select(FLAGS.cases)
+  cases = selection.select(FLAGS.cases)
   if FLAGS.trained_checkpoint:
     prefix = checkpoints.find(FLAGS.trained_checkpoint)
-    cases = registry.with_weights(
+    cases = selection.with_weights(
       cases, *map(os.path.abspath, (prefix, FLAGS.image))
     )
-  return registry.select_rows(cases, FLAGS.implementations)
+  return selection.select_rows(cases, FLAGS.implementations)
 
 
 def _measure():

@@ -28,7 +28,7 @@ _SOURCES = (
   'research',
   'datasets',
   'export_model.py',
-  'benchmarks/random_checkpoint.py',
+  'benchmarks/make_checkpoint.py',
   'benchmarks/onnx_labels.py',
 )
 _PACKAGES = ('tensorflow', 'keras', 'numpy', 'onnx', 'tf2onnx')
@@ -44,17 +44,24 @@ class Network:
     flags: of the network.
     crop: side of the image in pixels.
     classes: number of classes.
+    trained_checkpoint: prefix of a checkpoint, None for random weights.
   """
 
   name: str
   flags: tuple[str, ...] = ()
   crop: int = 513
   classes: int = 21
+  trained_checkpoint: str | None = None
 
   @property
   def key(self):
     """A name for files that no other network has."""
-    return f'{self.name}_{self.crop}_{self.classes}'
+    key = f'{self.name}_{self.crop}_{self.classes}'
+    if self.trained_checkpoint is None:
+      return key
+    # This file has checksums of all values.
+    index = pathlib.Path(f'{self.trained_checkpoint}.index').read_bytes()
+    return f'{key}_{_short(hashlib.sha256(index))}'
 
   def all_flags(self):
     """The flags of scripts that build it."""
@@ -71,7 +78,7 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-  """A checkpoint of a network with random weights."""
+  """The checkpoint of a network."""
 
   network: Network
 
@@ -83,11 +90,13 @@ class Checkpoint:
   def command(self, path, make):
     """The command that writes it to `path`; `make` finds what it needs."""
     del make
+    trained = self.network.trained_checkpoint
     return [
       '-m',
-      'benchmarks.random_checkpoint',
+      'benchmarks.make_checkpoint',
       f'--output_dir={path}',
       *self.network.all_flags(),
+      *([f'--trained_checkpoint={trained}'] if trained else []),
     ]
 
 
@@ -286,4 +295,8 @@ def _digest():
   versions = [machine.version(package) for package in _PACKAGES]
   settings = os.environ.get(_ENVIRONMENT)
   digest.update(repr((versions, machine.processor(), settings)).encode())
+  return _short(digest)
+
+
+def _short(digest):
   return digest.hexdigest()[:12]

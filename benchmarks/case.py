@@ -139,3 +139,24 @@ def make_images(batch, height, width):
   patches = rng.uniform(20, 235, (batch, 8, 8, 3))[:, rows][:, :, columns]
   noise = rng.normal(0, 12, (batch, height, width, 3))
   return np.clip(patches + noise, 0, 255).astype(np.uint8)
+
+
+def images_of(settings):
+  """The images of a row.
+
+  Args:
+    settings: 'size', the side; optionally 'batch', and 'image', the file of a
+      photograph, that is resized, in place of made pictures.
+
+  Returns:
+    uint8 [batch, size, size, 3].
+  """
+  size, batch = settings['size'], settings.get('batch', 1)
+  path = settings.get('image')
+  if path is None:
+    return make_images(batch, size, size)
+  from PIL import Image
+
+  with Image.open(path) as image:
+    pixels = np.asarray(image.convert('RGB').resize((size, size)))
+  return np.stack([pixels] * batch)

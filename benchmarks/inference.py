@@ -1,6 +1,6 @@
 """uint8 images in, labels out, by each implementation.
 
-Settings: `batch` and `size` of the images; `name` and `output_stride` for the
+Settings: those of `case.images_of`; `name` and `output_stride` for the
 peers that build the network themselves.
 """
 
@@ -10,14 +10,9 @@ import os
 
 import numpy as np
 
-from benchmarks.case import Task, make_images
+from benchmarks.case import Task, images_of
 
 _INPUT, _LABELS = 'ImageTensor', 'SemanticPredictions'
-
-
-def _images(context):
-  size = context.settings['size']
-  return make_images(context.settings['batch'], size, size)
 
 
 def _task(predict, images):
@@ -57,7 +52,7 @@ def frozen_graph(context):
     tf.import_graph_def(definition, name='')
   session = tf.compat.v1.Session(graph=graph)
   run = session.make_callable(f'{_LABELS}:0', feed_list=[f'{_INPUT}:0'])
-  return _task(_one_by_one(run), _images(context))
+  return _task(_one_by_one(run), images_of(context.settings))
 
 
 def saved_model(context):
@@ -72,14 +67,14 @@ def saved_model(context):
     del saved
     return call(**{_INPUT: tf.constant(images)})[_LABELS].numpy()
 
-  return _task(predict, _images(context))
+  return _task(predict, images_of(context.settings))
 
 
 def onnx_runtime(context):
   """ONNX Runtime, told the size of the images as OpenVINO is."""
   import onnxruntime
 
-  images = _images(context)
+  images = images_of(context.settings)
   options = onnxruntime.SessionOptions()
   if context.threads is not None:
     options.intra_op_num_threads = context.threads
@@ -97,7 +92,7 @@ def openvino(context):
   """OpenVINO; `precision` is f32 or bf16."""
   import openvino
 
-  images = _images(context)
+  images = images_of(context.settings)
   core = openvino.Core()
   model = core.read_model(context.artifacts['model'])
   model.reshape(list(images.shape))
@@ -118,7 +113,7 @@ def litert(context):
   runner = interpreter.get_signature_runner()
   return _task(
     _one_by_one(lambda image: runner(**{_INPUT: image})[_LABELS]),
-    _images(context),
+    images_of(context.settings),
   )
 
 
@@ -131,7 +126,7 @@ def plain_peer(context):
   path = os.path.join(context.artifacts['checkpoint'], 'weights.npz')
   with np.load(path) as values:
     peer.load(network, values)
-  return _task(peer.predictor(network), _images(context))
+  return _task(peer.predictor(network), images_of(context.settings))
 
 
 def build_peer(context):
@@ -191,7 +186,9 @@ def keras_hub(context):
     images = tf.cast(images, tf.float32) / 127.5 - 1.0
     return labels(images, training=False)
 
-  return _task(lambda images: predict(images).numpy(), _images(context))
+  return _task(
+    lambda images: predict(images).numpy(), images_of(context.settings)
+  )
 
 
 def segmentation_models_pytorch(context):
@@ -213,4 +210,4 @@ def segmentation_models_pytorch(context):
     images = torch.from_numpy(images).permute(0, 3, 1, 2).float()
     return network(images / 127.5 - 1.0).argmax(1).numpy()
 
-  return _task(predict, _images(context))
+  return _task(predict, images_of(context.settings))

@@ -1,12 +1,9 @@
 """Evaluation at several scales, as `evaluation.prediction` runs it.
 
-Settings: `size` of the image, `scales`, `flips`; `checkpoint` and `image`, a
-prefix and a file, in place of random weights and a made picture.
+Settings: those of `case.images_of`; `scales`, `flips`.
 """
 
-import numpy as np
-
-from benchmarks.case import Task, make_images
+from benchmarks.case import Task, images_of
 
 
 def _predictors(context, sizes_and_scales, flips):
@@ -19,7 +16,6 @@ def _predictors(context, sizes_and_scales, flips):
 
   folder = context.artifacts['checkpoint']
   options = stored_options.load(folder)
-  prefix = context.settings.get('checkpoint', f'{folder}/model.ckpt-0')
   store = scopes.LayerStore()
   for size, scales in sizes_and_scales:
     predict = prediction.Predictor(
@@ -29,19 +25,9 @@ def _predictors(context, sizes_and_scales, flips):
       flips,
       store=store,
     )
-    predict.restore(prefix)
-    yield predict, tf.constant(_image(context, size), tf.float32)
-
-
-def _image(context, size):
-  """[1, size, size, 3] in 0..255."""
-  path = context.settings.get('image')
-  if path is None:
-    return make_images(1, size, size)
-  from PIL import Image
-
-  with Image.open(path) as image:
-    return np.asarray(image.convert('RGB').resize((size, size)))[np.newaxis]
+    predict.restore(f'{folder}/model.ckpt-0')
+    images = images_of({**context.settings, 'size': size})
+    yield predict, tf.constant(images, tf.float32)
 
 
 def several_scales(context):

@@ -1,7 +1,6 @@
 """All cases."""
 
 import dataclasses
-import fnmatch
 
 from benchmarks.artifacts import (
   Checkpoint,
@@ -12,7 +11,6 @@ from benchmarks.artifacts import (
   Stats,
 )
 from benchmarks.case import FIRST_PREDICTION, GROWTH, Case, Row
-from deeplab.common import InputError
 
 _HEAD = ('--atrous_rates=6,12,18', '--decoder_output_stride=4')
 
@@ -67,100 +65,6 @@ def all_cases():
     _dense_crf(),
     *_growth(),
   ]
-
-
-def select(patterns, cases=None):
-  """The cases whose names fit.
-
-  Args:
-    patterns: names, with * and ? as in a shell.
-    cases: to choose from; None for all.
-
-  Returns:
-    A list in their order.
-
-  Raises:
-    InputError: a pattern fits no case.
-  """
-  cases = all_cases() if cases is None else cases
-  names = [case.name for case in cases]
-  chosen = _fitting(patterns, names, '--cases: no case')
-  return [case for case in cases if case.name in chosen]
-
-
-def select_rows(cases, patterns):
-  """Cases with some of their rows, of which the baseline is always one.
-
-  Args:
-    cases: list of Case.
-    patterns: names as in `select`; None for all rows.
-
-  Returns:
-    A list without the cases of which no row fits.
-
-  Raises:
-    InputError: a pattern fits no row of any case.
-  """
-  if patterns is None:
-    return cases
-  names = dict.fromkeys(row.name for case in cases for row in case.rows)
-  problem = '--implementations: no row of these cases'
-  chosen = _fitting(patterns, list(names), problem)
-  found = []
-  for case in cases:
-    rows = [row for row in case.rows if row.name in chosen]
-    if rows:
-      if rows[0] is not case.rows[0]:
-        rows.insert(0, case.rows[0])
-      found.append(dataclasses.replace(case, rows=rows))
-  return found
-
-
-def with_weights(cases, checkpoint, image):
-  """Cases of several scales with given weights, on a photograph.
-
-  Args:
-    cases: list of Case.
-    checkpoint: prefix of a checkpoint of MOBILENET.
-    image: file.
-
-  Returns:
-    A list of the same cases.
-
-  Raises:
-    InputError: another case is among them.
-  """
-  settings = {'checkpoint': checkpoint, 'image': image}
-  for case in cases:
-    if not all(row.build.startswith(_SCALES_MODULE) for row in case.rows):
-      raise InputError(
-        '--trained_checkpoint is for several scales; give '
-        "--cases='multi_scale/*,growth/scales', or one of them. Received: "
-        f'{case.name}.'
-      )
-  return [
-    dataclasses.replace(
-      case,
-      rows=[
-        dataclasses.replace(row, settings={**row.settings, **settings})
-        for row in case.rows
-      ],
-    )
-    for case in cases
-  ]
-
-
-def _fitting(patterns, names, problem):
-  """The set of the names that fit; each pattern has to fit one."""
-  chosen = set()
-  for pattern in patterns:
-    fitting = fnmatch.filter(names, pattern)
-    if not fitting:
-      raise InputError(
-        f'{problem} is called {pattern!r}. There are: {", ".join(names)}.'
-      )
-    chosen.update(fitting)
-  return chosen
 
 
 # Cases.

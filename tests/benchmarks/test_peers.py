@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from benchmarks import inference, random_checkpoint, registry
+from benchmarks import inference, make_checkpoint, registry
 from benchmarks.case import Context
 from benchmarks.peers import networks
 from deeplab import checkpoints, common, model
@@ -153,9 +153,9 @@ class _Noted(dict):
 )
 def test_peers_load_what_the_flags_build(network, rows, parse, tmp_path):
   arguments = [*network.all_flags(), f'--output_dir={tmp_path}']
-  parse(random_checkpoint, random_checkpoint._define_flags, arguments)
-  random_checkpoint.main()
-  with np.load(tmp_path / random_checkpoint.WEIGHTS_FILE) as file:
+  parse(make_checkpoint, make_checkpoint._define_flags, arguments)
+  make_checkpoint.main()
+  with np.load(tmp_path / make_checkpoint.WEIGHTS_FILE) as file:
     values = dict(file)
   assert set(rows) == {'naive_keras', 'plain_torch'}
   for row in rows.values():

@@ -1,5 +1,6 @@
 """The real implementations, on networks and images that are small."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import sys
 import pytest
 from PIL import Image
 
-from benchmarks import registry, runner, summary
+from benchmarks import make_checkpoint, registry, runner, selection, summary
 from benchmarks.artifacts import Checkpoint, Network, Records
 from benchmarks.case import Case, Row
 
@@ -107,21 +108,27 @@ def test_several_scales(run, has_photograph, tmp_path):
   _settled(rows)
 
 
-def test_several_scales_read_the_given_weights(run, tmp_path):
-  prefix = str(tmp_path / 'model.ckpt-9')
-  settings = {'size': 65, 'scales': [1.0], 'flips': False, 'checkpoint': prefix}
-  _, rows = run(
-    [
-      Row(
-        'missing',
-        'benchmarks.multi_scale:several_scales',
-        settings,
-        artifacts={'checkpoint': Checkpoint(_SMALL)},
-      )
-    ]
-  )
-  assert rows['missing']['status'].startswith('failed')
-  assert 'model.ckpt-9' in rows['missing']['status']
+def test_trained_weights_and_a_photograph(run, parse, tmp_path):
+  """What reads the checkpoint, and what reads the exports of it."""
+  arguments = [*_SMALL.all_flags(), f'--output_dir={tmp_path}']
+  parse(make_checkpoint, make_checkpoint._define_flags, arguments)
+  make_checkpoint.main()
+  trained = _SMALL.replace(trained_checkpoint=str(tmp_path / 'model.ckpt-0'))
+  image = str(tmp_path / 'photo.jpg')
+  Image.new('RGB', (40, 30), 'red').save(image)
+  rows = [*registry.exported_rows(_SMALL, 1)][:2]
+  rows += [
+    selection.row_with_weights(
+      dataclasses.replace(row, name=f'trained_{row.name}'),
+      trained.trained_checkpoint,
+      image,
+    )
+    for row in rows
+  ]
+  _, rows = run(rows)
+  _settled(rows)
+  # The same weights, another image.
+  assert rows['trained_saved_model']['labels_equal'] < 0.99
 
 
 def test_kernels(run):

@@ -1,9 +1,10 @@
-"""Writes a checkpoint of a network with random weights, always the same.
+"""Writes the checkpoint of a network that rows and exports read.
 
-  python -m benchmarks.random_checkpoint --output_dir=DIR --crop_size=513,513
+  python -m benchmarks.make_checkpoint --output_dir=DIR --crop_size=513,513
 
-Any flags of the model may be given. The values also lie in weights.npz, for
-peers that do not import TensorFlow.
+Its weights are random, always the same, or those of --trained_checkpoint. Any
+flags of the model may be given. The values also lie in weights.npz, for peers
+that do not import TensorFlow.
 """
 
 import math
@@ -25,6 +26,9 @@ def _define_flags():
   flags.define_list('crop_size', [513, 513], 'Size [height, width].')
   absl_flags.DEFINE_integer('num_classes', 21, 'Number of classes.')
   absl_flags.DEFINE_string('output_dir', None, 'Folder for the checkpoint.')
+  absl_flags.DEFINE_string(
+    'trained_checkpoint', None, 'Prefix of a checkpoint with the weights.'
+  )
   flags.require('output_dir')
 
 
@@ -59,12 +63,16 @@ def value(name, shape):
 
 def main():
   options = model_flags.model_options(FLAGS.num_classes, FLAGS.crop_size, None)
-  variables = checkpoints.named_variables(model.build_model(options))
-  values = {name: value(name, v.shape) for name, v in variables.items()}
-  for name, variable in variables.items():
-    variable.assign(values[name])
+  network = model.build_model(options)
+  variables = checkpoints.named_variables(network)
+  if FLAGS.trained_checkpoint is None:
+    for name, variable in variables.items():
+      variable.assign(value(name, variable.shape))
+  else:
+    checkpoints.restore(network, FLAGS.trained_checkpoint)
   checkpoints.save(FLAGS.output_dir, 0, variables)
   stored_options.save(FLAGS.output_dir, options)
+  values = {name: variable.numpy() for name, variable in variables.items()}
   np.savez(os.path.join(FLAGS.output_dir, WEIGHTS_FILE), **values)
 
 
