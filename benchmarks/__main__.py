@@ -21,7 +21,16 @@ import tempfile
 from absl import flags as absl_flags
 from absl import logging
 
-from benchmarks import figures, machine, registry, report, runner, selection
+from benchmarks import (
+  artifacts,
+  figures,
+  machine,
+  registry,
+  report,
+  runner,
+  selection,
+)
+from benchmarks.case import images_of
 from deeplab import atomic_files, checkpoints, common, flags
 from deeplab.common import InputError
 
@@ -125,10 +134,14 @@ def _check_flags():
       f'Received: --trained_checkpoint={FLAGS.trained_checkpoint}, '
       f'--image={FLAGS.image}.'
     )
-  if FLAGS.image is not None and not os.path.isfile(FLAGS.image):
-    raise InputError(
-      f'--image={FLAGS.image} is not a file; give the path of a photograph.'
-    )
+  if FLAGS.image is not None:
+    try:
+      images_of({'size': 1, 'image': FLAGS.image})
+    except OSError as error:
+      raise InputError(
+        f'--image={FLAGS.image} cannot be read, give the path of a photograph: '
+        f'{error}'
+      ) from error
   if FLAGS.output and not FLAGS.output.endswith(_SUFFIX):
     raise InputError(
       f'--output must end in {_SUFFIX}. Received: --output={FLAGS.output}.'
@@ -140,9 +153,9 @@ def _cases():
   cases = selection.select(FLAGS.cases)
   if FLAGS.trained_checkpoint:
     prefix = checkpoints.find(FLAGS.trained_checkpoint)
-    cases = selection.with_weights(
-      cases, *map(os.path.abspath, (prefix, FLAGS.image))
-    )
+    weights = artifacts.Weights.of(os.path.abspath(prefix))
+    image = os.path.abspath(FLAGS.image)
+    cases = selection.with_weights(cases, weights, image)
   return selection.select_rows(cases, FLAGS.implementations)
 
 

@@ -36,6 +36,28 @@ _ENVIRONMENT = 'TF_ENABLE_ONEDNN_OPTS'
 
 
 @dataclasses.dataclass(frozen=True)
+class Weights:
+  """Trained weights.
+
+  Attributes:
+    checkpoint: its prefix, or its single file.
+    digest: of its values.
+  """
+
+  checkpoint: str
+  digest: str
+
+  @classmethod
+  def of(cls, checkpoint):
+    """Those of a checkpoint that `deeplab.checkpoints.find` has found."""
+    # The index has checksums of all values.
+    file = pathlib.Path(f'{checkpoint}.index')
+    if not file.exists():
+      file = pathlib.Path(checkpoint)
+    return cls(checkpoint, _short(hashlib.sha256(file.read_bytes())))
+
+
+@dataclasses.dataclass(frozen=True)
 class Network:
   """A network by the flags of its scripts.
 
@@ -44,24 +66,20 @@ class Network:
     flags: of the network.
     crop: side of the image in pixels.
     classes: number of classes.
-    trained_checkpoint: prefix of a checkpoint, None for random weights.
+    weights: Weights, None for random ones.
   """
 
   name: str
   flags: tuple[str, ...] = ()
   crop: int = 513
   classes: int = 21
-  trained_checkpoint: str | None = None
+  weights: Weights | None = None
 
   @property
   def key(self):
     """A name for files that no other network has."""
     key = f'{self.name}_{self.crop}_{self.classes}'
-    if self.trained_checkpoint is None:
-      return key
-    # This file has checksums of all values.
-    index = pathlib.Path(f'{self.trained_checkpoint}.index').read_bytes()
-    return f'{key}_{_short(hashlib.sha256(index))}'
+    return key if self.weights is None else f'{key}_{self.weights.digest}'
 
   def all_flags(self):
     """The flags of scripts that build it."""
@@ -90,13 +108,13 @@ class Checkpoint:
   def command(self, path, make):
     """The command that writes it to `path`; `make` finds what it needs."""
     del make
-    trained = self.network.trained_checkpoint
+    weights = self.network.weights
     return [
       '-m',
       'benchmarks.make_checkpoint',
       f'--output_dir={path}',
       *self.network.all_flags(),
-      *([f'--trained_checkpoint={trained}'] if trained else []),
+      *([f'--trained_checkpoint={weights.checkpoint}'] if weights else []),
     ]
 
 

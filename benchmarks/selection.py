@@ -57,64 +57,45 @@ def select_rows(cases, patterns):
   return found
 
 
-def with_weights(cases, checkpoint, image):
+def with_weights(cases, weights, image):
   """Cases with trained weights, on a photograph.
 
   Args:
-    cases: list of Case. Predictions are by MOBILENET, at any output stride;
-      what has no network may be among them.
-    checkpoint: prefix of a checkpoint of it.
+    cases: list of Case. What has no network may be among them.
+    weights: artifacts.Weights of registry.MOBILENET.
     image: file.
 
   Returns:
     A list of the same cases.
 
   Raises:
-    InputError: another case is among them, or no prediction.
+    InputError: there is no prediction by that network, or anything else that
+      has a network.
   """
-  refused = [case.name for case in cases if not _may_have_weights(case)]
-  if refused or not any(map(_predicts, cases)):
-    possible = filter(
-      _predicts, filter(_may_have_weights, registry.all_cases())
-    )
+  chosen = [case for case in cases if _takes_weights(case)]
+  others = [case for case in cases if case not in chosen and _reads(case)]
+  if others or not chosen:
+    possible = filter(_takes_weights, registry.all_cases())
     raise InputError(
-      '--trained_checkpoint and --image are for predictions by mobilenet_v2: '
-      f'{", ".join(case.name for case in possible)}. Received: --cases with '
-      f'{", ".join(refused or [case.name for case in cases])}.'
+      '--trained_checkpoint and --image are for predictions by mobilenet_v2; '
+      f'give some of these with --cases: {_names(possible)}. Received: '
+      f'{_names(others or cases)}.'
     )
   return [
     dataclasses.replace(
-      case, rows=[row_with_weights(row, checkpoint, image) for row in case.rows]
+      case, rows=[row_with_weights(row, weights, image) for row in case.rows]
     )
-    if _predicts(case)
+    if case in chosen
     else case
     for case in cases
   ]
 
 
-def _predicts(case):
-  """Whether its rows show images to a network."""
-  return all(row.build.startswith(_PREDICTIONS) for row in case.rows)
-
-
-def _may_have_weights(case):
-  """Whether each network of it is MOBILENET, and predicts."""
-  artifacts = [a for row in case.rows for a in row.artifacts.values()]
-  return not artifacts or (
-    _predicts(case)
-    and all(
-      artifact.network.classes == registry.MOBILENET.classes
-      and registry.MOBILENET.flags[0] in artifact.network.flags
-      for artifact in artifacts
-    )
-  )
-
-
-def row_with_weights(row, checkpoint, image):
-  """A row with other weights and another image."""
+def row_with_weights(row, weights, image):
+  """A row of exports or checkpoints with other weights and another image."""
 
   def trained(artifact):
-    network = artifact.network.replace(trained_checkpoint=checkpoint)
+    network = artifact.network.replace(weights=weights)
     return dataclasses.replace(artifact, network=network)
 
   return dataclasses.replace(
@@ -122,6 +103,29 @@ def row_with_weights(row, checkpoint, image):
     settings={**row.settings, 'image': image},
     artifacts={name: trained(a) for name, a in row.artifacts.items()},
   )
+
+
+def _takes_weights(case):
+  """Whether it is predictions by MOBILENET, at any size and output stride."""
+  return all(row.build.startswith(_PREDICTIONS) for row in case.rows) and {
+    _variables_of(artifact.network) for artifact in _reads(case)
+  } == {_variables_of(registry.MOBILENET)}
+
+
+def _reads(case):
+  """The artifacts of all rows."""
+  return [artifact for row in case.rows for artifact in row.artifacts.values()]
+
+
+def _variables_of(network):
+  """What decides about its variables."""
+  return network.classes, *(
+    flag for flag in network.flags if not flag.startswith('--output_stride=')
+  )
+
+
+def _names(cases):
+  return ', '.join(case.name for case in cases)
 
 
 def _fitting(patterns, names, problem):

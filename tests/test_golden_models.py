@@ -27,12 +27,13 @@ _INDEX = json.loads((_GOLDEN / 'index.json').read_text())
 _SLOW = ('xception_65_os16_513', 'xception_65_os8')
 # To fold and compile takes longer than to build. Each of these has a shallower
 # or smaller network of the same kind among the others: the backbones with and
-# without units of multi-grid, strides of 8, 16 and 32, decoders and none, and
-# an image pyramid.
+# without units of multi-grid, strides of 8, 16 and 32, decoders and none, ASPP
+# of separable and of full convolutions, and an image pyramid.
 _SLOW_TO_FOLD = (
   *_SLOW,
   'nas_pnasnet_os8',
   'resnet_v1_101_beta_os16',
+  'resnet_v1_50_beta_os16',
   'resnet_v1_50_beta_os32_nodec',
   'resnet_v1_50_beta_os8',
   'resnet_v1_50_beta_pyramid_3',

@@ -1,4 +1,4 @@
-"""Products of linear 1x1 convolutions."""
+"""Linear 1x1 convolutions, folded into those that follow."""
 
 import numpy as np
 import pytest
@@ -9,6 +9,9 @@ from deeplab.common import ModelOptions
 from deeplab.slim import folding
 
 _INPUTS, _MIDDLE, _OUTPUTS = 24, 16, 8
+# Kernels of what is folded, and of what is not.
+_FOLDED = [(_INPUTS, _OUTPUTS)]
+_ALONE = [(_MIDDLE, _OUTPUTS), (_INPUTS, _MIDDLE)]
 
 
 def _layer(seed, *shape, dtype=tf.float32, **arguments):
@@ -33,84 +36,126 @@ def _follow(seed=1, outputs=_OUTPUTS, **options):
   return _layer(seed, 1, 1, _MIDDLE, outputs, **options)
 
 
-def _compile(network, size=(9, 9), dtype=tf.float32):
-  """What is computed, what should be, and the operations left for it."""
-  spec = tf.TensorSpec([2, *size, _INPUTS], dtype, 'images')
+def _branch(*layers):
+  def network(net):
+    for layer in layers:
+      net = layer(net)
+    return tf.nn.relu(net)
+
+  return network
+
+
+def _check(
+  network,
+  kernels,
+  tolerance=1e-5,
+  size=(9, 9),
+  dtype=tf.float32,
+  inputs=_INPUTS,
+):
+  """Compiles a network, and compares what it computes.
+
+  Args:
+    network: function from features to nested tensors.
+    kernels: [(inputs, outputs)] of the 1x1 convolutions that are left, sorted.
+    tolerance: absolute, of the values.
+    size: [height, width] that is told beforehand.
+    dtype: of the features.
+    inputs: channels that are told beforehand.
+
+  Returns:
+    The tf.Operations that are left.
+  """
+  spec = tf.TensorSpec([2, *size, inputs], dtype, 'images')
   compiled = constant_graph.compile_function(network, spec)
   images = np.random.default_rng(9).normal(size=(2, 9, 9, _INPUTS))
   images = tf.constant(images, dtype)
-  found, expected = (
-    [tf.cast(value, tf.float32).numpy() for value in tf.nest.flatten(values)]
-    for values in (compiled(images), network(images))
-  )
-  return found, expected, compiled.graph.get_operations()
-
-
-def _kernels(operations):
-  """Shapes of the kernels of 1x1 convolutions, sorted."""
-  kernels = [op.inputs[1].shape for op in operations if op.type == 'Conv2D']
-  return sorted(tuple(k[2:]) for k in kernels if tuple(k[:2]) == (1, 1))
-
-
-def _check(network, kernels, tolerance=1e-5, **options):
-  found, expected, operations = _compile(network, **options)
-  for one, other in zip(found, expected, strict=True):
+  found, expected = compiled(images), network(images)
+  for one, other in zip(*map(tf.nest.flatten, (found, expected)), strict=True):
+    one, other = (tf.cast(x, tf.float32) for x in (one, other))
     np.testing.assert_allclose(one, other, atol=tolerance)
+  operations = compiled.graph.get_operations()
   assert _kernels(operations) == kernels
   return operations
 
 
-def _branch(project, follow):
-  return lambda images: tf.nn.relu(follow(project(images)))
+def _kernels(operations):
+  """Those of 1x1 convolutions, sorted."""
+  shapes = [op.inputs[1].shape for op in operations if op.type == 'Conv2D']
+  return sorted(tuple(s[2:]) for s in shapes if tuple(s[:2]) == (1, 1))
 
 
-def test_two_become_their_product():
-  operations = _check(_branch(_project(), _follow()), [(_INPUTS, _OUTPUTS)])
-  # What it was made of is gone.
-  constants = [op.outputs[0].shape for op in operations if op.type == 'Const']
-  assert sorted(constants, key=len) == [[_OUTPUTS], [1, 1, _INPUTS, _OUTPUTS]]
+def _constants(operations):
+  shapes = [op.outputs[0].shape for op in operations if op.type == 'Const']
+  return sorted(tuple(shape) for shape in shapes)
 
 
-def test_constants_of_bfloat16():
+def test_two_become_one():
+  operations = _check(_branch(_project(), _follow()), _FOLDED)
+  # Of what it was made nothing is left.
+  assert _constants(operations) == [(1, 1, _INPUTS, _OUTPUTS), (_OUTPUTS,)]
+
+
+def test_bfloat16():
   dtype = tf.bfloat16
   network = _branch(_project(dtype=dtype), _follow(dtype=dtype))
-  _check(network, [(_INPUTS, _OUTPUTS)], 0.05, dtype=dtype)
+  operations = _check(network, _FOLDED, 0.05, dtype=dtype)
+  assert _constants(operations) == [(1, 1, _INPUTS, _OUTPUTS), (_OUTPUTS,)]
 
 
-@pytest.mark.parametrize('size', [(9, 9), (None, None)])
-@pytest.mark.parametrize(
-  'average',
-  [
-    lambda net: tf.reduce_mean(net, (1, 2), keepdims=True),
-    lambda net: tf.reduce_mean(net, (-2, -3), keepdims=True),
-    lambda net: tf.nn.avg_pool2d(net, 4, 2, 'VALID'),
-    # Where a window lies beyond the border, it is of what is inside.
-    lambda net: tf.nn.avg_pool2d(net, 3, 2, 'SAME'),
-    lambda net: tf.cast(
-      tf.reduce_mean(tf.cast(net, tf.float64), (1, 2), keepdims=True),
-      tf.float32,
-    ),
-  ],
-)
-def test_averages_are_of_the_inputs(average, size):
-  project, direct, pooled = _project(), _follow(1), _follow(2, 100)
-
-  def network(images):
-    net = project(images)
-    return tf.nn.relu(direct(net)), tf.nn.relu(pooled(average(net)))
-
-  # The second would not pay for itself, but is one of averages.
-  _check(network, [(_INPUTS, _OUTPUTS), (_INPUTS, 100)], size=size)
-
-
-def test_strided_follower():
-  _check(_branch(_project(), _follow(strides=2)), [(_INPUTS, _OUTPUTS)])
+@pytest.mark.parametrize('options', [{'strides': 2}, {'dilations': 2}])
+def test_strides_and_rates_of_what_follows(options):
+  _check(_branch(_project(), _follow(**options)), _FOLDED)
 
 
 def test_three_in_a_row():
   second, third = _follow(), _layer(2, 1, 1, _OUTPUTS, 4)
-  network = _branch(lambda images: second(_project()(images)), third)
-  _check(network, [(_OUTPUTS, 4), (_INPUTS, _OUTPUTS)])
+  _check(_branch(_project(), second, third), [(_OUTPUTS, 4), *_FOLDED])
+
+
+def _mean(axes, dtype=tf.float32):
+  return lambda net: tf.cast(
+    tf.reduce_mean(tf.cast(net, dtype), axes, keepdims=True), net.dtype
+  )
+
+
+def _pool(side, stride, padding):
+  return lambda net: tf.nn.avg_pool2d(net, side, stride, padding)
+
+
+def _two_branches(average, outputs):
+  """Of a projection, and of averages of it."""
+  project, direct, pooled = _project(), _follow(1), _follow(2, outputs)
+
+  def network(images):
+    net = project(images)
+    return _branch(direct)(net), _branch(average, pooled)(net)
+
+  return network
+
+
+@pytest.mark.parametrize('size', [(9, 9), (None, None)])
+@pytest.mark.parametrize(
+  ('average', 'outputs'),
+  [
+    # Of one place; more outputs than would pay for themselves at all places.
+    pytest.param(_mean((1, 2)), 100, id='mean'),
+    pytest.param(_mean((-2, -3)), 100, id='negative_axes'),
+    pytest.param(_mean((1, 2), tf.float64), 100, id='in_another_type'),
+    pytest.param(_mean(1), 8, id='mean_of_columns'),
+    pytest.param(_pool(4, 2, 'VALID'), 8, id='windows'),
+    # Where they lie beyond the border, of what is inside.
+    pytest.param(_pool(3, 2, 'SAME'), 8, id='windows_with_padding'),
+  ],
+)
+def test_averages_of_a_projection(average, outputs, size):
+  kernels = sorted([(_INPUTS, _OUTPUTS), (_INPUTS, outputs)])
+  _check(_two_branches(average, outputs), kernels, size=size)
+
+
+def test_averages_of_one_window():
+  kernels = [(_INPUTS, _OUTPUTS), (_INPUTS, 100)]
+  _check(_two_branches(_pool(9, 1, 'VALID'), 100), kernels)
 
 
 def _with(other):
@@ -124,32 +169,100 @@ def _with(other):
   return network
 
 
+def _wait(layer):
+  """A layer that waits for something else."""
+
+  def wait(net):
+    with tf.control_dependencies([tf.reduce_sum(net)]):
+      return layer(net)
+
+  return wait
+
+
 @pytest.mark.parametrize(
   'network',
   [
-    _with(tf.identity),
-    _with(_layer(3, 3, 3, _MIDDLE, 4)),
-    _with(lambda net: tf.reduce_max(net, (1, 2), keepdims=True)),
-    _with(lambda net: tf.reduce_mean(net, (1, 3), keepdims=True)),
-    _with(lambda net: tf.nn.avg_pool2d(net, 2, 1, 'VALID')),
-    _with(lambda net: net + 1.0),
-    # As a kernel.
-    _with(lambda net: tf.nn.conv2d(tf.ones([1, 9, 9, 9]), net, 1, 'VALID')),
-    _branch(lambda images: tf.nn.relu(_project()(images)), _follow()),
-    _branch(_project(strides=2), _follow()),
-    _branch(_project(), lambda net: _follow()(net[:, 1:])),
+    pytest.param(_with(tf.identity), id='result'),
+    pytest.param(_with(_layer(3, 3, 3, _MIDDLE, 4)), id='kernel_3x3'),
+    pytest.param(_with(lambda net: net + 1.0), id='sum'),
+    pytest.param(_with(_pool(2, 1, 'VALID')), id='average_alone'),
+    pytest.param(_with(_mean((1, 3))), id='mean_over_channels'),
+    pytest.param(
+      _with(lambda net: tf.nn.conv2d(tf.ones([1, 9, 9, 9]), net, 1, 'VALID')),
+      id='as_a_kernel',
+    ),
+    pytest.param(
+      _branch(_project(), tf.nn.relu, _follow()), id='activation_between'
+    ),
+    pytest.param(
+      _branch(_project(), lambda net: net[:, 1:], _follow()), id='slice_between'
+    ),
+    pytest.param(
+      _branch(
+        _project(),
+        lambda net: tf.cast(tf.cast(net, tf.int32), tf.float32),
+        _follow(),
+      ),
+      id='rounded_between',
+    ),
+    pytest.param(
+      _branch(
+        _project(),
+        lambda net: tf.cast(net, tf.float64),
+        _follow(dtype=tf.float64),
+      ),
+      id='follows_in_another_type',
+    ),
+    pytest.param(_branch(_project(strides=2), _follow()), id='strided'),
+    pytest.param(_branch(_wait(_project()), _follow()), id='waits'),
   ],
 )
 def test_is_left_alone(network):
-  _check(network, [(_MIDDLE, _OUTPUTS), (_INPUTS, _MIDDLE)])
+  _check(network, _ALONE)
 
 
-def test_larger_products_are_not_made():
-  # 24 * 48 are as many as 24 * 16 + 16 * 48; one less is less.
-  network = _branch(_project(), _follow(outputs=48))
-  _check(network, [(_MIDDLE, 48), (_INPUTS, _MIDDLE)])
-  network = _branch(_project(), _follow(outputs=47))
-  _check(network, [(_INPUTS, 47)])
+def test_groups_are_left_alone():
+  groups = _layer(1, 1, 1, _MIDDLE // 2, _OUTPUTS)
+  kernels = [(_MIDDLE // 2, _OUTPUTS), (_INPUTS, _MIDDLE)]
+  _check(_branch(_project(), groups), kernels)
+
+
+def test_channels_that_are_not_known():
+  _check(_branch(_project(), _follow()), _ALONE, inputs=None)
+
+
+@pytest.mark.parametrize(
+  ('outputs', 'is_folded'),
+  # 24 * 48 are as many as 24 * 16 + 16 * 48.
+  [(48, False), (47, True)],
+)
+def test_only_what_saves_work(outputs, is_folded):
+  kernels = [(_MIDDLE, outputs), (_INPUTS, _MIDDLE)]
+  if is_folded:
+    kernels = [(_INPUTS, outputs)]
+  _check(_branch(_project(), _follow(outputs=outputs)), kernels)
+
+
+def test_averages_of_all_places_count():
+  kernels = [(_MIDDLE, _OUTPUTS), (_MIDDLE, 100), (_INPUTS, _MIDDLE)]
+  _check(_two_branches(_pool(3, 1, 'SAME'), 100), kernels)
+
+
+def test_constants_that_others_use_stay():
+  """As where a layer is called twice, and not folded once."""
+  kernel = np.random.default_rng(1).normal(size=(1, 1, _MIDDLE, _OUTPUTS))
+  project, bias = _project(), np.ones(_OUTPUTS, np.float32)
+
+  def network(images):
+    constants = folding.constant(kernel, tf.float32), tf.constant(bias)
+
+    def follow(net):
+      net = tf.nn.conv2d(net, constants[0], 1, 'SAME')
+      return tf.nn.relu(tf.nn.bias_add(net, constants[1]))
+
+    return follow(project(images)), follow(images[..., :_MIDDLE])
+
+  _check(network, [(_MIDDLE, _OUTPUTS), *_FOLDED])
 
 
 @pytest.mark.parametrize('crop_size', [[33, 33], None])
@@ -162,7 +275,6 @@ def test_the_last_unit_of_mobilenet_v2(crop_size, has_aspp):
     output_stride=16,
     add_image_level_feature=has_aspp,
     aspp_with_concat_projection=has_aspp,
-    aspp_convs_filters=256,
   )
   store = slim.LayerStore()
   inference.build_predictor(options, store=store)
@@ -172,3 +284,7 @@ def test_the_last_unit_of_mobilenet_v2(crop_size, has_aspp):
   kernels = _kernels(compiled.graph.get_operations())
   assert (960, 320) not in kernels
   assert kernels.count((960, 256)) == 1 + has_aspp
+  images = tf.random.uniform([1, 33, 33, 3], maxval=255.0)
+  found, expected = compiled(images)['semantic'], scores(images)['semantic']
+  error = tf.reduce_max(tf.abs(found - expected))
+  assert error < 1e-4 * tf.math.reduce_std(expected)

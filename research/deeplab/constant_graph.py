@@ -2,10 +2,11 @@
 
 import gc
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import convert_to_constants
 
-from deeplab import linear_projections
+from deeplab import graph_def, linear_projections
 
 _SUMS = ('Add', 'AddV2')
 
@@ -70,7 +71,7 @@ def _trace(function, specs):
     traced = convert_to_constants.convert_variables_to_constants_v2(traced)
   graph = traced.graph.as_graph_def()
   _drop_paddings(graph, traced.graph)
-  linear_projections.multiply_out(graph, traced.graph)
+  linear_projections.fold(graph, traced.graph)
   inputs = [tensor.name for tensor in traced.inputs]
   outputs = [tensor.name for tensor in traced.outputs]
   return graph, inputs, outputs, structure
@@ -129,8 +130,8 @@ def _part_activations(graph):
   """
   users = {node.name: [] for node in graph.node}
   for node in graph.node:
-    for source in node.input:
-      users[_node_name(source)].append(node)
+    for source in graph_def.sources(node):
+      users[source].append(node)
   for node in list(graph.node):
     if node.op in _SUMS and len(users[node.name]) > 1:
       for user in users[node.name]:
@@ -138,16 +139,9 @@ def _part_activations(graph):
           _to_maximum(graph, user)
 
 
-def _node_name(source):
-  return source.lstrip('^').partition(':')[0]
-
-
 def _to_maximum(graph, node):
   """Makes the same of a ReLU by another operation."""
-  dtype = node.attr['T']
-  zero = graph.node.add(name=f'{node.name}/zero', op='Const')
-  zero.attr['dtype'].CopyFrom(dtype)
-  zero.attr['value'].tensor.CopyFrom(tf.make_tensor_proto(0, dtype.type, []))
+  zero = np.zeros([], tf.as_dtype(node.attr['T'].type).as_numpy_dtype)
   node.op = 'Maximum'
   # Before inputs that are only waited for.
-  node.input.insert(1, zero.name)
+  node.input.insert(1, graph_def.add_constant(graph, f'{node.name}/zero', zero))

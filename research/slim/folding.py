@@ -55,6 +55,22 @@ def constant(values, dtype):
   return tf.bitcast(tf.constant(values.view(np.int16)), dtype)
 
 
+def is_constant(tensor):
+  """Whether a tensor of a tf.Graph is one that `constant` has made."""
+  op = tensor.op
+  return op.type == 'Const' or (
+    op.type == 'Bitcast' and op.inputs[0].op.type == 'Const'
+  )
+
+
+def constant_values(tensor):
+  """The array that `constant` has made a tensor of a tf.Graph of."""
+  if tensor.op.type == 'Const':
+    return tf.get_static_value(tensor)
+  stored = tf.get_static_value(tensor.op.inputs[0])
+  return stored.view(tensor.dtype.as_numpy_dtype)
+
+
 class FoldedConvolution(keras.layers.Layer):
   """One step of a convolution with constant kernel, bias and activation."""
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import make_checkpoint
-from benchmarks.artifacts import Checkpoint, Network
+from benchmarks.artifacts import Checkpoint, Network, Weights
 from deeplab import checkpoint_files, checkpoints
 from deeplab.common import InputError
 
@@ -58,8 +58,7 @@ def test_random_weights_are_always_the_same(make):
 def test_trained_weights(make, tmp_path):
   _, values = make(_NETWORK, 'first')
   values = {name: array + 1 for name, array in values.items()}
-  trained = checkpoints.save(tmp_path, 30, values)
-  network = _NETWORK.replace(trained_checkpoint=str(trained))
+  network = _with_weights(checkpoints.save(tmp_path, 30, values))
   assert Checkpoint(network).name != Checkpoint(_NETWORK).name
   prefix, found = make(network, 'second')
   stored = _read(prefix)
@@ -68,19 +67,30 @@ def test_trained_weights(make, tmp_path):
     np.testing.assert_array_equal(stored[name], array)
 
 
-def test_other_weights_are_others(make, tmp_path):
-  """Artifacts of a path whose file has changed are made anew."""
+def _with_weights(prefix):
+  return _NETWORK.replace(weights=Weights.of(str(prefix)))
+
+
+def test_artifacts_of_a_file_that_has_changed_are_others(make, tmp_path):
   _, values = make(_NETWORK, 'first')
-  network = _NETWORK.replace(
-    trained_checkpoint=str(checkpoints.save(tmp_path, 30, values))
-  )
-  before = Checkpoint(network).name
-  checkpoints.save(tmp_path, 30, {n: v + 1 for n, v in values.items()})
-  assert Checkpoint(network).name != before
+  names = [
+    Checkpoint(_with_weights(checkpoints.save(tmp_path, 30, kept))).name
+    for kept in (values, {n: v + 1 for n, v in values.items()}, values)
+  ]
+  assert names[0] == names[2] != names[1]
+
+
+def test_a_checkpoint_of_a_single_file(tmp_path):
+  """As a frozen graph is, or one of TensorFlow's first format."""
+  file = tmp_path / 'graph.pb'
+  file.write_bytes(b'values')
+  weights = Weights.of(str(file))
+  file.write_bytes(b'others')
+  assert Weights.of(str(file)).digest != weights.digest
 
 
 def test_weights_of_another_network(make):
   prefix, _ = make(_NETWORK, 'first')
-  network = _NETWORK.replace(classes=7, trained_checkpoint=prefix)
+  network = _with_weights(prefix).replace(classes=7)
   with pytest.raises(InputError, match=re.escape('logits/semantic')):
     make(network, 'second')

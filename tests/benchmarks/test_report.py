@@ -210,7 +210,11 @@ def test_render_command(results, tmp_path, repository):
     (['--output=x.json', '--image=y.jpg'], 'need each other'),
     (
       ['--output=x.json', '--trained_checkpoint=x', '--image=y.jpg'],
-      '--image=y.jpg is not a file',
+      '--image=y.jpg cannot be read, give the path of a photograph: [Errno 2]',
+    ),
+    (
+      ['--output=x.json', '--trained_checkpoint=x', '--image=setup.py'],
+      '--image=setup.py cannot be read, give the path of a photograph: cannot ',
     ),
     (['--output=x.json', '--cases=infer'], "no case is called 'infer'"),
     (

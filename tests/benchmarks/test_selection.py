@@ -5,9 +5,11 @@ import dataclasses
 import pytest
 
 from benchmarks import registry, selection
+from benchmarks.artifacts import Weights
 from deeplab.common import InputError
 
 CASES = registry.all_cases()
+_WEIGHTS = Weights('model.ckpt-7', '7')
 
 
 def test_baseline_of_inference_is_the_plain_graph():
@@ -51,25 +53,23 @@ def test_trained_weights():
   patterns = ['inference/mobilenet*', 'start_up/*', 'multi_scale/*']
   patterns += ['growth/crop_size', 'growth/output_stride', 'growth/scales']
   cases = selection.select(patterns, CASES)
-  found = selection.with_weights(cases, 'model.ckpt-7', 'photo.jpg')
+  found = selection.with_weights(cases, _WEIGHTS, 'photo.jpg')
   for case, before in zip(found, cases, strict=True):
     for row, old in zip(case.rows, before.rows, strict=True):
       assert row.settings == {**old.settings, 'image': 'photo.jpg'}
       for name, artifact in row.artifacts.items():
-        network = old.artifacts[name].network
-        network = network.replace(trained_checkpoint='model.ckpt-7')
-        assert artifact == dataclasses.replace(
-          old.artifacts[name], network=network
-        )
+        network = old.artifacts[name].network.replace(weights=_WEIGHTS)
+        expected = dataclasses.replace(old.artifacts[name], network=network)
+        assert artifact == expected
 
 
 def test_cases_without_a_network_stay_as_they_are():
   cases = selection.select(['machine/*', 'multi_scale/*'], CASES)
-  found = selection.with_weights(cases, 'model.ckpt-7', 'photo.jpg')
+  found = selection.with_weights(cases, _WEIGHTS, 'photo.jpg')
   assert found[0] == cases[0]
   assert found[1] != cases[1]
-  with pytest.raises(InputError, match='Received: --cases with machine/'):
-    selection.with_weights(cases[:1], 'model.ckpt-7', 'photo.jpg')
+  with pytest.raises(InputError, match='Received: machine/matrix_product'):
+    selection.with_weights(cases[:1], _WEIGHTS, 'photo.jpg')
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,6 @@ def test_cases_without_a_network_stay_as_they_are():
 )
 def test_trained_weights_of_another_network(name):
   cases = selection.select(['multi_scale/*', name], CASES)
-  message = f'multi_scale/mobilenet_v2_os16.*Received: --cases with {name}'
+  message = f'with --cases: inference/mobilenet_v2_os16_.*Received: {name}'
   with pytest.raises(InputError, match=message):
-    selection.with_weights(cases, 'model.ckpt-7', 'photo.jpg')
+    selection.with_weights(cases, _WEIGHTS, 'photo.jpg')

@@ -5,12 +5,14 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from benchmarks import make_checkpoint, registry, runner, selection, summary
-from benchmarks.artifacts import Checkpoint, Network, Records
+from benchmarks.artifacts import Checkpoint, Network, Records, Weights
 from benchmarks.case import Case, Row
+from deeplab import checkpoints
 
 pytestmark = pytest.mark.slow
 
@@ -109,26 +111,39 @@ def test_several_scales(run, has_photograph, tmp_path):
 
 
 def test_trained_weights_and_a_photograph(run, parse, tmp_path):
-  """What reads the checkpoint, and what reads the exports of it."""
+  """Weights whose best class is the worst one of the random weights."""
+  image = str(tmp_path / 'photo.jpg')
+  pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+  Image.fromarray(pixels).save(image)
   arguments = [*_SMALL.all_flags(), f'--output_dir={tmp_path}']
   parse(make_checkpoint, make_checkpoint._define_flags, arguments)
   make_checkpoint.main()
-  trained = _SMALL.replace(trained_checkpoint=str(tmp_path / 'model.ckpt-0'))
-  image = str(tmp_path / 'photo.jpg')
-  Image.new('RGB', (40, 30), 'red').save(image)
-  rows = [*registry.exported_rows(_SMALL, 1)][:2]
-  rows += [
-    selection.row_with_weights(
-      dataclasses.replace(row, name=f'trained_{row.name}'),
-      trained.trained_checkpoint,
-      image,
-    )
-    for row in rows
+  with np.load(tmp_path / make_checkpoint.WEIGHTS_FILE) as file:
+    values = {
+      name: -file[name] if name.startswith('logits/') else file[name]
+      for name in file
+    }
+  weights = Weights.of(checkpoints.save(str(tmp_path), 1, values))
+  frozen_graph, saved_model, *_ = registry.exported_rows(_SMALL, 1)
+  scales = Row(
+    'several_scales',
+    'benchmarks.multi_scale:several_scales',
+    {'size': 65, 'scales': [1.0], 'flips': True},
+    artifacts={'checkpoint': Checkpoint(_SMALL)},
+  )
+  random = dataclasses.replace(
+    frozen_graph,
+    name='random',
+    settings={**frozen_graph.settings, 'image': image},
+  )
+  rows = [
+    selection.row_with_weights(row, weights, image)
+    for row in (frozen_graph, saved_model, scales)
   ]
-  _, rows = run(rows)
+  _, rows = run([*rows, random])
   _settled(rows)
-  # The same weights, another image.
-  assert rows['trained_saved_model']['labels_equal'] < 0.99
+  assert rows['saved_model']['labels_equal'] >= 0.999
+  assert rows['random']['labels_equal'] == 0
 
 
 def test_kernels(run):

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import tensorflow as tf
 import training_process
 from conftest import ROOT
@@ -11,6 +12,7 @@ from deeplab.training import loop
 _RECORDS = ROOT / 'tests' / 'testdata' / 'voc_tfrecord'
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_in_remote_folders():
   # TensorFlow's file system in memory stands for gs:// and others.
   data, logs = 'ram://remote/data', 'ram://remote/train'

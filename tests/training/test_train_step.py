@@ -45,9 +45,10 @@ _MODEL_FIELDS = [
 # Backbones whose steps take long. What a step does beside its network is in the
 # others: both optimizers, both policies of the learning rate, batch norm that
 # learns and that is frozen, all losses, weight decay, a decoder with ASPP, and
-# the layers of MobileNet v2, v3 and EdgeTPU, of shallow and of deep ResNets.
+# the layers of MobileNet v2 and v3, of shallow and of deep ResNets.
 # Of these, too, variables, slots and regularization are looked at each time.
 _SLOW = (
+  'mobilenet_edgetpu_bn',
   'nas_pnasnet_bn',
   'resnet_v1_50_beta_bn',
   'resnet_v1_50_beta_deeplabv2',
