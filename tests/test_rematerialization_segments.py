@@ -69,17 +69,54 @@ def test_activations_are_before_a_convolution():
     'Concatenate',
     'SeparableConv2D',
   ]
-  # The shortcut takes what this one takes, so that it is kept anyway.
-  assert unit + 'conv1' not in twice
   assert sum(kinds[-1] == 'MaxPool' for kinds in twice.values()) == 1
 
 
-@pytest.mark.parametrize('case', ['resnet_v1_50_beta', 'mobilenet_v3'])
-def test_what_is_costly_runs_once(case):
+def test_every_other_sum_is_before_the_convolutions_that_take_it():
+  twice = _kinds_run_twice('resnet_v1_50_beta', 'free_activations')
+  sums = {name: kinds for name, kinds in twice.items() if 'Add' in kinds}
+  block = 'resnet_v1_50.block3.unit_{}.bottleneck_v1.conv1'
+  both = ['BatchNorm', 'BatchNorm', 'Add', 'Relu', 'Conv2D']
+  one = ['BatchNorm', 'Add', 'Relu', 'Conv2D']
+  found = [sums.get(block.format(unit)) for unit in range(2, 7)]
+  # Of the first unit the shortcut is a convolution, too.
+  assert found == [both, None, one, None, one]
+
+
+def test_a_sum_that_more_is_made_of_is_kept():
+  """The last one, which the pooling of the image takes, too."""
+  network, _ = build('resnet_v1_50_beta')
+  names = [
+    node.operation.name
+    for segment in rematerialization.split(network, 'activations')
+    if segment.is_run_twice
+    for node in segment.nodes
+  ]
+  norm = 'resnet_v1_50.block4.unit_{}.bottleneck_v1.conv3.BatchNorm'
+  assert norm.format(1) in names
+  assert norm.format(3) not in names
+
+
+@pytest.mark.parametrize('way', ['activations', 'free_activations'])
+@pytest.mark.parametrize(
+  'case', ['resnet_v1_50_beta', 'mobilenet_v3', 'xception', 'pnasnet']
+)
+def test_what_is_costly_runs_once(case, way):
+  """For the gradient of it nobody needs what it makes."""
   costly = {'Conv2D', 'SeparableConv2D', 'MaxPool', 'AveragePool', 'Mean'}
-  for kinds in _kinds_run_twice(case).values():
-    assert not costly & {*kinds[:-1]}
-    assert kinds[-1] in {'Conv2D', 'SeparableConv2D', 'MaxPool'}
+  network, _ = build(case)
+  for segment in rematerialization.split(network, way):
+    if not segment.is_run_twice:
+      continue
+    taken = {id(x) for node in segment.nodes for x in node.input_tensors}
+    for node in segment.nodes:
+      if graph.kind(node) in costly:
+        assert not {id(x) for x in node.outputs} & taken
+    assert graph.kind(segment.nodes[-1]) in {
+      'Conv2D',
+      'SeparableConv2D',
+      'MaxPool',
+    }
 
 
 def test_what_quantised_convolutions_make_inside_is_kept():
