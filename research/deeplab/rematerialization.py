@@ -5,7 +5,8 @@ goes from one part of the network to the next, and computes the inside of a
 part again when its gradients are due. Ways to divide it:
 
 * activations: a convolution with what is cheap before it, batch norm and ReLU
-  for example. The outputs of convolutions are kept, their inputs are not.
+  for example. The outputs of convolutions are kept, their inputs are not, but
+  for every other sum of residual units.
 * free_activations: only where the convolution takes far longer than that.
 * blocks: a unit of the network. All units but the last one run twice.
 
