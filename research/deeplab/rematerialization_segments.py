@@ -70,7 +70,7 @@ def by_activations(model, is_free):
   Returns:
     A list of Segment, in an order in which they can run.
   """
-  nodes = _operations(model)
+  nodes = [x for x in graph.nodes_in_order(model.outputs) if not x.is_input]
   takers = _takers(nodes, model.outputs)
   groups = _with_sums(_cheap_before_costly(nodes, takers), takers, is_free)
   return [
@@ -92,14 +92,9 @@ def by_blocks(model):
   """
   nodes = graph.nodes_in_order(model.outputs)
   groups = _Splitter(nodes, model.outputs).groups()
-  takers = _takers(_operations(model), model.outputs)
+  takers = _takers(nodes, model.outputs)
   # The gradients of the last one are due at once.
   return [_segment(group, takers, group is not groups[-1]) for group in groups]
-
-
-def _operations(model):
-  """Its Keras nodes without inputs, each after those it depends on."""
-  return [x for x in graph.nodes_in_order(model.outputs) if not x.is_input]
 
 
 def _takers(nodes, results):
@@ -181,7 +176,7 @@ def _with_sums(groups, takers, is_free):
     # A rule of thumb, as in `_saves_memory`.
     if id(group) in kept or not is_cheap or len(group) < 2:
       continue
-    convolutions, sums, others = {}, set(), []
+    convolutions, sums, has_others = {}, set(), False
     for user in sorted(users, key=place.get):
       follower = group_of[user]
       if _takes_alone(follower, output) and _is_worth_it(follower[-1], is_free):
@@ -189,8 +184,8 @@ def _with_sums(groups, takers, is_free):
       elif graph.kind(nodes[user]) == _SUM:
         sums.add(id(follower))
       else:
-        others.append(follower)
-    if convolutions and not others:
+        has_others = True
+    if convolutions and not has_others:
       found[-1] = [*group, *itertools.chain(*convolutions.values())]
       joined |= convolutions.keys()
       kept |= sums
