@@ -61,7 +61,7 @@ def all_cases():
     _training(MOBILENET, 513),
     _training(RESNET.replace(crop=321), 321),
     _input_pipeline(),
-    _multi_scale(),
+    *(_multi_scale(network) for network in (MOBILENET, RESNET)),
     _dense_crf(),
     *_growth(),
   ]
@@ -275,15 +275,15 @@ def _input_pipeline():
   return Case('input/jpeg_records', title, rows)
 
 
-def _multi_scale():
+def _multi_scale(network):
   rows = [
     Row(
       name,
       f'{_SCALES_MODULE}:{build}',
-      {'size': MOBILENET.crop, 'scales': scales, 'flips': flips},
+      {'size': network.crop, 'scales': scales, 'flips': flips},
       _TENSORFLOW,
-      {'checkpoint': Checkpoint(MOBILENET)},
-      _scale_stats(scales, flips),
+      {'checkpoint': Checkpoint(network)},
+      _scale_stats(network, scales, flips),
       note=note,
     )
     for name, build, scales, flips, note in (
@@ -298,13 +298,13 @@ def _multi_scale():
       ('one_pass', 'several_scales', (1.0,), False, 'the single-scale rate'),
     )
   ]
-  title = f'Six scales with mirror images, {MOBILENET.name}'
-  return Case('multi_scale/mobilenet_v2_os16', title, rows)
+  title = f'Six scales with mirror images, {network.name}'
+  return Case(f'multi_scale/{network.name}', title, rows)
 
 
-def _scale_stats(scales, flips):
+def _scale_stats(network, scales, flips):
   flags = (f'--eval_scales={",".join(map(str, scales))}',)
-  return Stats(MOBILENET, (*flags, f'--add_flipped_images={flips}'))
+  return Stats(network, (*flags, f'--add_flipped_images={flips}'))
 
 
 def _dense_crf():
@@ -367,7 +367,7 @@ def _scale_points():
       {'size': MOBILENET.crop, 'scales': scales, 'flips': True},
       _TENSORFLOW,
       {'checkpoint': Checkpoint(MOBILENET)},
-      _scale_stats(scales, flips=True),
+      _scale_stats(MOBILENET, scales, flips=True),
       len(scales),
     )
 

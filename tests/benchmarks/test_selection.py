@@ -50,7 +50,7 @@ def test_rows_choose_among_cases():
 
 
 def test_trained_weights():
-  patterns = ['inference/mobilenet*', 'start_up/*', 'multi_scale/*']
+  patterns = ['inference/mobilenet*', 'start_up/*', 'multi_scale/mobilenet*']
   patterns += ['growth/crop_size', 'growth/output_stride', 'growth/scales']
   cases = selection.select(patterns, CASES)
   found = selection.with_weights(cases, _WEIGHTS, 'photo.jpg')
@@ -64,7 +64,7 @@ def test_trained_weights():
 
 
 def test_cases_without_a_network_stay_as_they_are():
-  cases = selection.select(['machine/*', 'multi_scale/*'], CASES)
+  cases = selection.select(['machine/*', 'multi_scale/mobilenet*'], CASES)
   found = selection.with_weights(cases, _WEIGHTS, 'photo.jpg')
   assert found[0] == cases[0]
   assert found[1] != cases[1]
@@ -76,13 +76,14 @@ def test_cases_without_a_network_stay_as_they_are():
   'name',
   [
     'inference/xception_65_batch1',
+    'multi_scale/resnet_v1_50_beta',
     'training/mobilenet_v2_os16_crop513',
     'growth/classes',
     'input/jpeg_records',
   ],
 )
 def test_trained_weights_of_another_network(name):
-  cases = selection.select(['multi_scale/*', name], CASES)
+  cases = selection.select(['multi_scale/mobilenet*', name], CASES)
   message = f'with --cases: inference/mobilenet_v2_os16_.*Received: {name}'
   with pytest.raises(InputError, match=message):
     selection.with_weights(cases, _WEIGHTS, 'photo.jpg')

@@ -94,7 +94,7 @@ def _check_labels(labels, probabilities):
 
 
 @pytest.mark.parametrize('pooling', [None, [17, 33]])
-def test_mirror_images_are_one_batch_with_the_others(small, pooling):
+def test_mirror_images(small, pooling):
   options, store, _ = small
   # With it each size has a network of its own.
   options = options.replace(image_pooling_crop_size=pooling)

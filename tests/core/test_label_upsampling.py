@@ -141,6 +141,39 @@ def test_only_blocks_that_may_have_several_classes_are_mixed():
   np.testing.assert_array_equal(best, np.where(expected, 2, 1))
 
 
+@pytest.mark.parametrize('block', [4, 9])
+@pytest.mark.parametrize('make', [_noise, _blobs])
+@pytest.mark.parametrize('side', [5, 17, 33])
+def test_least_probabilities_are_those_of_pixels(side, make, block):
+  logits = 4 * make(2, side, side, 5)
+  size = np.array([65, 50])
+  step = ((side - 1) / (size - 1)).astype(np.float32)
+  least = label_upsampling._least_probabilities(
+    logits, tf.constant(step), tf.constant(size, tf.int32), block
+  ).numpy()
+  probabilities = resized_means.mean_of_softmaxes([logits], size)
+  rows, columns = np.mgrid[: size[0], : size[1]] // block
+  of_pixels = least[:, rows, columns]
+  assert (of_pixels <= probabilities + 1e-5).all()
+  if make is _blobs and side > 5:
+    assert (of_pixels > 0.9).any()
+
+
+def test_passes_that_are_sure_decide(monkeypatch):
+  """Two of three are so sure that what the third one says does not matter."""
+  passes = [0.1 * _noise(1, 9, 9, 4) for _ in range(3)]
+  for x in passes[:2]:
+    x[..., 2] += 9
+
+  def none_mixed(passes, steps, blocks, block):
+    assert not len(blocks)
+    return tf.zeros([0, block, block], tf.int32)
+
+  monkeypatch.setattr(label_upsampling, '_mixed_labels', none_mixed)
+  labels = label_upsampling._labels(passes, tf.constant([65, 65]))
+  assert (labels.numpy() == 2).all()
+
+
 def test_one_class_everywhere():
   """No block is mixed."""
   logits = 0.1 * _noise(2, 9, 9, 4)

@@ -1,12 +1,13 @@
 """The mean of the probabilities of several passes over an image."""
 
+import functools
 import itertools
 
 import keras
 import tensorflow as tf
 
 from deeplab import slim
-from deeplab.core import utils
+from deeplab.core import side_by_side, utils
 
 # Parts of the image that are averaged by themselves.
 _STRIPS = 8
@@ -46,7 +47,7 @@ def average(images, logits_of, scales, add_flipped_images, size):
 def passes(images, logits_of, scales, add_flipped_images):
   """The small logits of several passes over the images, for speed.
 
-  An image and its mirror image go through the network as one batch.
+  Images and their mirror images go through the network at once.
 
   Args:
     images: see `average`.
@@ -57,22 +58,38 @@ def passes(images, logits_of, scales, add_flipped_images):
   Returns:
     {output: list of float32 [batch, h, w, classes]}, h and w of each its own.
   """
+  image = keras.Input(batch_shape=images.shape)
   found = {}
-  if add_flipped_images:
-    mirrored = keras.ops.flip(images, axis=2)
-    images = keras.ops.concatenate([images, mirrored], axis=0)
   # What the largest scale leaves free is enough for the others.
   for scale in sorted(scales, reverse=True):
-    inputs = slim.function(
-      slim.after, images, *itertools.chain(*found.values())
-    )
+    inputs = slim.function(slim.after, image, *itertools.chain(*found.values()))
     for output, value in logits_of(inputs, scale).items():
-      values = [value]
-      if add_flipped_images:
-        value, mirrored = slim.function(lambda x: tf.split(x, 2), value)
-        values = [value, keras.ops.flip(mirrored, axis=2)]
-      found.setdefault(output, []).extend(values)
-  return found
+      found.setdefault(output, []).append(value)
+  network = keras.Model(image, found)
+  if not add_flipped_images:
+    return network(images)
+  return slim.function(functools.partial(_with_mirrored, network), images)
+
+
+def _with_mirrored(network, images):
+  """What a network gives for images, and for their mirror images.
+
+  Args:
+    network: function of images that returns {output: list of tensors}.
+    images: float32 [batch, height, width, 3].
+
+  Returns:
+    {output: list of tensors}, of both; those of mirror images mirrored back.
+  """
+  found, mirrored = side_by_side.both(network, images, _mirrored(images))
+  return {
+    output: values + [_mirrored(x) for x in mirrored[output]]
+    for output, values in found.items()
+  }
+
+
+def _mirrored(images):
+  return tf.reverse(images, axis=[2])
 
 
 def mean_probabilities(logits, size):

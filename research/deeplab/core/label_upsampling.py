@@ -30,9 +30,10 @@ def upsampled_labels(passes, size):
 
   Between four pixels of one best class every pixel has that class, its
   interpolated logits being means of theirs. Where that is so in all passes, and
-  the class the same, it is the best one of their mean probabilities too. Only
-  blocks of pixels where it is not so, at the boundaries of objects, are
-  interpolated and compared.
+  the class the same, it is the best one of their mean probabilities too; and
+  where that of one class is above a half (`_least_probabilities`). Only blocks
+  of pixels where none is so, at the boundaries of objects, are interpolated and
+  compared.
 
   Args:
     passes: list of float32 [batch, h, w, classes], h and w of each its own:
@@ -63,6 +64,16 @@ def _labels(passes, size):
   for x, step in zip(passes[1:], steps[1:], strict=True):
     others, also_mixed = _block_labels(x, step, size, block)
     is_mixed |= also_mixed | (others != labels)
+  if len(passes) > 1:
+    least = tf.add_n(
+      [
+        _least_probabilities(x, step, size, block)
+        for x, step in zip(passes, steps, strict=True)
+      ]
+    )
+    is_sure = tf.reduce_max(least, axis=-1) > len(passes) / 2
+    labels = tf.where(is_sure, tf.argmax(least, -1, tf.int32), labels)
+    is_mixed &= ~is_sure
   blocks = tf.where(is_mixed, name='mixed')
   shape = tf.concat([tf.shape(labels), [block, block]], axis=0)
   labels = tf.broadcast_to(labels[..., tf.newaxis, tf.newaxis], shape)
@@ -108,6 +119,33 @@ def _block_labels(logits, step, size, block):
   mixed = tf.gather(mixed, right, axis=2) - tf.gather(mixed, left, axis=2)
   best = tf.gather(tf.gather(best, top, axis=1), left, axis=2)
   return best, mixed > 0
+
+
+def _least_probabilities(logits, step, size, block):
+  """Probabilities that no pixel of a block falls below.
+
+  One over a probability is a sum of exponentials of differences of logits. From
+  one logit to the next, in either direction, differences are linear and the sum
+  is convex: it is greatest, and the probability least, at one of the logits
+  around a pixel.
+
+  Args:
+    logits: see `_block_labels`.
+    step: likewise.
+    size: likewise.
+    block: likewise.
+
+  Returns:
+    float32 [batch, blocks in height, blocks in width, classes].
+  """
+  least = tf.nn.softmax(logits)
+  for axis in (1, 2):
+    first, last = _cells_of_blocks(size[axis - 1], step[axis - 1], block)
+    corners = tf.range(1 + tf.reduce_max(last - first))
+    corners = tf.minimum(first[:, tf.newaxis] + corners, last[:, tf.newaxis])
+    corners = tf.minimum(corners, tf.shape(logits)[axis] - 1)
+    least = tf.reduce_min(tf.gather(least, corners, axis=axis), axis + 1)
+  return least
 
 
 def _cells_of_blocks(length, step, block):

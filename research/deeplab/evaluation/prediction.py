@@ -22,7 +22,7 @@ from deeplab import (
   slim,
 )
 from deeplab.common import InputError
-from deeplab.core import dense_crf
+from deeplab.core import dense_crf, side_by_side
 from deeplab.datasets import data_generator
 
 # Least seconds between two looks for a new checkpoint.
@@ -226,7 +226,8 @@ class Predictor:
         # Its parts are compiled. Within a function they would take the memory
         # of some more copies of the weights.
         return network
-      return constant_graph.compile_function(network, self._signature)
+      compiled = constant_graph.compile_function(network, self._signature)
+      return functools.partial(side_by_side.one_by_one, compiled)
     run = network
     if self._strategy is not None:
       run = functools.partial(_spread, self._strategy, network)

@@ -23,6 +23,7 @@ from deeplab import (
   model,
   slim,
 )
+from deeplab.core import side_by_side
 from deeplab.exporting import images
 
 INPUT_NAME = 'ImageTensor'
@@ -163,6 +164,8 @@ class Network:
     if self.options.is_quantized:
       return self.outputs(*names)
     scores, finish = self._fast_parts
+    if not self.averages_probabilities:
+      scores = functools.partial(side_by_side.one_by_one, scores)
 
     def run(images):
       predictions = finish(scores(images))
