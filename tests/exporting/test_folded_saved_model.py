@@ -61,12 +61,18 @@ def network(tmp_path_factory):
   )
 
 
-def _nodes(folder):
-  """The nodes of all functions of a SavedModel."""
+def _graph(folder):
+  """The GraphDef of a SavedModel."""
   model = saved_model_pb2.SavedModel()
   with open(os.path.join(folder, 'saved_model.pb'), 'rb') as file:
     model.ParseFromString(file.read())
   (graph,) = (meta_graph.graph_def for meta_graph in model.meta_graphs)
+  return graph
+
+
+def _nodes(folder):
+  """The nodes of all functions of a SavedModel."""
+  graph = _graph(folder)
   nodes = list(graph.node)
   for function in graph.library.function:
     nodes += function.node_def
@@ -88,6 +94,25 @@ def test_each_weight_is_there_once(network, dtype, size):
   most = 1.5 * size * network.predictor.count_params()
   assert size * kernels < constants < most
   assert not any('Variable' in node.op for node in nodes)
+
+
+def test_few_functions_call_those_with_weights(network):
+  """`tf.saved_model.load` makes a copy of the weights for each of them."""
+  functions = _graph(network.folders['float32']).library.function
+  calls = {
+    function.signature.name: {
+      attribute.func.name
+      for node in function.node_def
+      for attribute in node.attr.values()
+    }
+    for function in functions
+  }
+  found = {max(functions, key=lambda f: f.ByteSize()).signature.name}
+  while callers := {f for f, called in calls.items() if called & found} - found:
+    found |= callers
+  signatures = tf.saved_model.load(network.folders['float32']).signatures
+  # Two of each signature; the weights, and the loop over images and its body.
+  assert len(found) == 2 * len(signatures) + 3
 
 
 def test_there_are_no_variables(network):

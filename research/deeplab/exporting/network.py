@@ -164,8 +164,6 @@ class Network:
     if self.options.is_quantized:
       return self.outputs(*names)
     scores, finish = self._fast_parts
-    if not self.averages_probabilities:
-      scores = functools.partial(side_by_side.one_by_one, scores)
 
     def run(images):
       predictions = finish(scores(images))
@@ -188,10 +186,16 @@ class Network:
     )
     images = tf.TensorSpec([None, *self.options.crop_size, 3], name='images')
     scores = constant_graph.compile_function(network.scores, images)
-    arguments = {}
-    if not self.averages_probabilities:
-      arguments['with_logits'] = True
-    return scores, functools.partial(network.finish, **arguments)
+    if self.averages_probabilities:
+      return scores, network.finish
+    # One function for all signatures: `tf.saved_model.load` makes a copy of the
+    # weights for each function that calls theirs, by whichever others.
+    one_by_one = tf.function(
+      functools.partial(side_by_side.one_by_one, scores),
+      input_signature=[images],
+      autograph=False,
+    ).get_concrete_function()
+    return one_by_one, functools.partial(network.finish, with_logits=True)
 
 
 def save(folder, signatures, predictor=None):
