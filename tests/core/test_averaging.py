@@ -6,9 +6,11 @@ import pytest
 import tensorflow as tf
 from resized_means import mean_of_softmaxes
 
-from deeplab import constant_graph, inference, slim
+import recipe
+from deeplab import checkpoints, inference, slim
 from deeplab.common import ModelOptions
 from deeplab.core import averaging
+from deeplab.slim import devices
 
 
 def _logits(batch, classes, sides):
@@ -83,8 +85,14 @@ def small():
     atrous_rates=[2],
     decoder_output_stride=[4],
   )
-  store = slim.LayerStore(seed=0)
-  return options, store, inference.build_predictor(options, store=store)
+  store = slim.LayerStore()
+  predictor = inference.build_predictor(options, store=store)
+  variables = checkpoints.named_variables(predictor)
+  recipe.assign(variables)
+  # So that classes are as sure as trained ones, and change with the place.
+  weights = variables['logits/semantic/weights']
+  weights.assign(10 * weights.numpy())
+  return options, store, predictor
 
 
 def _check_labels(labels, probabilities):
@@ -93,24 +101,28 @@ def _check_labels(labels, probabilities):
   assert (probabilities.max(-1) - best[..., 0]).max() < 1e-5
 
 
+@pytest.mark.parametrize('are_processors', [True, False])
 @pytest.mark.parametrize('pooling', [None, [17, 33]])
-def test_mirror_images(small, pooling):
-  options, store, _ = small
+@pytest.mark.parametrize('flips', [True, False])
+def test_several_passes(small, flips, pooling, are_processors, monkeypatch):
+  options, store, predictor = small
+  monkeypatch.setattr(devices, 'are_processors', lambda: are_processors)
   # With it each size has a network of its own.
   options = options.replace(image_pooling_crop_size=pooling)
   scales = (0.5, 1.5, 1.0)
-  plain = inference.build_predictor(options, scales, True, store=store)
-  network = inference.fold(options, store, scales, True)
-  scores = constant_graph.compile_function(
-    network.scores, tf.TensorSpec([None, 33, 33, 3], name='images')
-  )
-  images = tf.random.uniform([3, 33, 33, 3], maxval=255.0)
+  plain = inference.build_predictor(options, scales, flips, store=store)
+  network = inference.fold(options, store, scales, flips)
+  spec = tf.TensorSpec([None, 33, 33, 3])
+  scores = tf.function(network.scores, input_signature=[spec])
+  images = tf.random.stateless_uniform([3, 33, 33, 3], [0, 1], maxval=255.0)
   expected = plain(images)
+  # There is something to mistake.
+  probabilities = expected['semantic_prob'].numpy()
+  assert np.ptp(probabilities) > 0.5
+  assert np.abs(probabilities - predictor(images)['semantic_prob']).max() > 0.1
   for found in network.finish(scores(images)), network.predictor()(images):
-    np.testing.assert_allclose(
-      found['semantic_prob'], expected['semantic_prob'], atol=1e-5
-    )
-    _check_labels(found['semantic'], expected['semantic_prob'].numpy())
+    np.testing.assert_allclose(found['semantic_prob'], probabilities, atol=1e-5)
+    _check_labels(found['semantic'], probabilities)
 
 
 def test_scales_share_their_weights(small):
@@ -157,8 +169,10 @@ def test_scales_call_one_function_that_is_not_copied(small):
   """Each copy would have kernels with weights of its own."""
   options, store, _ = small
   spec = tf.TensorSpec([None, 33, 33, 3], name='images')
-  network = inference.fold(options, store, (0.5, 1.0, 1.5))
-  compiled = constant_graph.compile_function(network.scores, spec)
+  network = inference.fold(options, store, (0.5, 1.0, 1.5), True)
+  compiled = tf.function(
+    network.scores, input_signature=[spec]
+  ).get_concrete_function()
   calls = [
     node.attr['f'].func.name
     for node in _optimized(compiled, spec)

@@ -2,6 +2,7 @@
 
 import threading
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -60,7 +61,7 @@ class _Counter:
 
 
 @pytest.mark.parametrize(
-  ('count', 'batch'), [(1, None), (1, 1), (4, None), (4, 4)]
+  ('count', 'batch'), [(0, None), (1, None), (1, 1), (4, None), (4, 4)]
 )
 def test_one_by_one(count, batch):
   compiled = tf.function(
@@ -76,6 +77,17 @@ def test_one_by_one(count, batch):
   graph = in_graph.get_concrete_function().graph
   loops = [op for op in graph.get_operations() if op.type.endswith('While')]
   assert len(loops) == (batch != 1)
+
+
+def test_a_keras_model_in_a_graph():
+  inputs = keras.Input([None, None, 3])
+  network = keras.Model(inputs, {'found': [inputs + 1, inputs[:, :1]]})
+  in_graph = tf.function(
+    lambda x: side_by_side.one_by_one(network, x),
+    input_signature=[tf.TensorSpec([None, None, None, 3])],
+  )
+  images = _images(3)
+  _check(in_graph(images), network(images))
 
 
 def test_two_images_at_once():
@@ -97,20 +109,6 @@ def test_one_image_needs_no_thread():
   assert names == [threading.current_thread().name]
 
 
-def test_both_at_once():
-  network = _Counter()
-  first, second = _images(3), -_images(3)
-  _check(side_by_side.both(network, first, second), [first, second])
-  assert network.batches == [3, 3]
-  assert network.most == 2
-
-
-def test_both_in_a_graph():
-  first, second = _images(3), -_images(3)
-  run = tf.function(lambda *x: side_by_side.both(_network, *x))
-  _check(run(first, second), [_network(first), _network(second)])
-
-
 def test_accelerators_take_all_at_once(accelerator):
   batches = []
 
@@ -118,13 +116,9 @@ def test_accelerators_take_all_at_once(accelerator):
     batches.append(images.shape[0])
     return _network(images)
 
-  first, second = _images(2), -_images(2)
-  _check(
-    side_by_side.both(network, first, second),
-    [_network(first), _network(second)],
-  )
-  _check(side_by_side.one_by_one(network, first), _network(first))
-  assert batches == [4, 2]
+  images = _images(4)
+  _check(side_by_side.one_by_one(network, images), _network(images))
+  assert batches == [4]
 
 
 def test_errors_come_through():

@@ -7,7 +7,8 @@ import keras
 import tensorflow as tf
 
 from deeplab import slim
-from deeplab.core import side_by_side, utils
+from deeplab.core import utils
+from deeplab.core.side_by_side import one_by_one
 
 # Parts of the image that are averaged by themselves.
 _STRIPS = 8
@@ -47,7 +48,7 @@ def average(images, logits_of, scales, add_flipped_images, size):
 def passes(images, logits_of, scales, add_flipped_images):
   """The small logits of several passes over the images, for speed.
 
-  Images and their mirror images go through the network at once.
+  Each image, mirrored ones too, goes through all scales by itself.
 
   Args:
     images: see `average`.
@@ -58,6 +59,9 @@ def passes(images, logits_of, scales, add_flipped_images):
   Returns:
     {output: list of float32 [batch, h, w, classes]}, h and w of each its own.
   """
+  if add_flipped_images:
+    mirrored = keras.ops.flip(images, axis=2)
+    images = keras.ops.concatenate([images, mirrored], axis=0)
   image = keras.Input(batch_shape=images.shape)
   found = {}
   # What the largest scale leaves free is enough for the others.
@@ -66,30 +70,19 @@ def passes(images, logits_of, scales, add_flipped_images):
     for output, value in logits_of(inputs, scale).items():
       found.setdefault(output, []).append(value)
   network = keras.Model(image, found)
+  found = slim.function(functools.partial(one_by_one, network), images)
   if not add_flipped_images:
-    return network(images)
-  return slim.function(functools.partial(_with_mirrored, network), images)
-
-
-def _with_mirrored(network, images):
-  """What a network gives for images, and for their mirror images.
-
-  Args:
-    network: function of images that returns {output: list of tensors}.
-    images: float32 [batch, height, width, 3].
-
-  Returns:
-    {output: list of tensors}, of both; those of mirror images mirrored back.
-  """
-  found, mirrored = side_by_side.both(network, images, _mirrored(images))
+    return found
   return {
-    output: values + [_mirrored(x) for x in mirrored[output]]
+    output: list(itertools.chain(*map(_unflipped, values)))
     for output, values in found.items()
   }
 
 
-def _mirrored(images):
-  return tf.reverse(images, axis=[2])
+def _unflipped(values):
+  """Those of images, and those of mirror images mirrored back."""
+  value, mirrored = slim.function(lambda x: tf.split(x, 2), values)
+  return value, keras.ops.flip(mirrored, axis=2)
 
 
 def mean_probabilities(logits, size):

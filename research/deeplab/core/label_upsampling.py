@@ -30,9 +30,9 @@ def upsampled_labels(passes, size):
 
   Between four pixels of one best class every pixel has that class, its
   interpolated logits being means of theirs. Where that is so in all passes, and
-  the class the same, it is the best one of their mean probabilities too; and
-  where that of one class is above a half (`_least_probabilities`). Only blocks
-  of pixels where none is so, at the boundaries of objects, are interpolated and
+  the class the same, it is the best one of their mean probabilities too. So is
+  one whose mean probability is above a half everywhere. Only blocks of pixels
+  where neither is sure, at the boundaries of objects, are interpolated and
   compared.
 
   Args:
@@ -64,13 +64,14 @@ def _labels(passes, size):
   for x, step in zip(passes[1:], steps[1:], strict=True):
     others, also_mixed = _block_labels(x, step, size, block)
     is_mixed |= also_mixed | (others != labels)
+  # In a single pass this is so in blocks that are not mixed anyway.
   if len(passes) > 1:
-    least = tf.add_n(
-      [
-        _least_probabilities(x, step, size, block)
-        for x, step in zip(passes, steps, strict=True)
-      ]
-    )
+    least = None
+    for x, step in zip(passes, steps, strict=True):
+      if least is not None:
+        x = slim.after(x, least)
+      value = _least_probabilities(x, step, size, block)
+      least = value if least is None else least + value
     is_sure = tf.reduce_max(least, axis=-1) > len(passes) / 2
     labels = tf.where(is_sure, tf.argmax(least, -1, tf.int32), labels)
     is_mixed &= ~is_sure

@@ -22,7 +22,8 @@ from deeplab import (
   slim,
 )
 from deeplab.common import InputError
-from deeplab.core import dense_crf, side_by_side
+from deeplab.core import dense_crf
+from deeplab.core.side_by_side import one_by_one
 from deeplab.datasets import data_generator
 
 # Least seconds between two looks for a new checkpoint.
@@ -227,7 +228,7 @@ class Predictor:
         # of some more copies of the weights.
         return network
       compiled = constant_graph.compile_function(network, self._signature)
-      return functools.partial(side_by_side.one_by_one, compiled)
+      return functools.partial(one_by_one, compiled)
     run = network
     if self._strategy is not None:
       run = functools.partial(_spread, self._strategy, network)

@@ -23,7 +23,7 @@ from deeplab import (
   model,
   slim,
 )
-from deeplab.core import side_by_side
+from deeplab.core.side_by_side import one_by_one
 from deeplab.exporting import images
 
 INPUT_NAME = 'ImageTensor'
@@ -185,17 +185,21 @@ class Network:
       self.inference_dtype,
     )
     images = tf.TensorSpec([None, *self.options.crop_size, 3], name='images')
-    scores = constant_graph.compile_function(network.scores, images)
+    arguments = {}
     if self.averages_probabilities:
-      return scores, network.finish
+      # Its parts are compiled, and called one by one.
+      scores = network.scores
+    else:
+      compiled = constant_graph.compile_function(network.scores, images)
+      scores = functools.partial(one_by_one, compiled)
+      arguments['with_logits'] = True
     # One function for all signatures: `tf.saved_model.load` makes a copy of the
     # weights for each function that calls theirs, by whichever others.
-    one_by_one = tf.function(
-      functools.partial(side_by_side.one_by_one, scores),
-      input_signature=[images],
-      autograph=False,
-    ).get_concrete_function()
-    return one_by_one, functools.partial(network.finish, with_logits=True)
+    scores = tf.function(scores, input_signature=[images], autograph=False)
+    return (
+      scores.get_concrete_function(),
+      functools.partial(network.finish, **arguments),
+    )
 
 
 def save(folder, signatures, predictor=None):
