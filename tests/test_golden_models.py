@@ -34,6 +34,7 @@ _SLOW_TO_FOLD = (
   'nas_pnasnet_os8',
   'resnet_v1_101_beta_os16',
   'resnet_v1_50_beta_os16',
+  'resnet_v1_50_beta_os16_fullconv',
   'resnet_v1_50_beta_os32_nodec',
   'resnet_v1_50_beta_os8',
   'resnet_v1_50_beta_pyramid_3',

@@ -101,6 +101,7 @@ _EXACT = {
 _RESNET = {'model_variant': 'resnet_v1_50_beta', 'depth_multiplier': 1.0}
 
 
+@pytest.mark.slow  # Two clones of the original are a fast test.
 def test_two_devices_train_as_one(tmp_path):
   short = {**_FROZEN, 'training_number_of_steps': 3}
   one = training_process.train_here(tmp_path / 'one', **short)
