@@ -62,7 +62,7 @@ def passes(images, logits_of, scales, add_flipped_images):
   if add_flipped_images:
     mirrored = keras.ops.flip(images, axis=2)
     images = keras.ops.concatenate([images, mirrored], axis=0)
-  image = keras.Input(batch_shape=images.shape)
+  image = keras.Input(images.shape[1:])
   found = {}
   # What the largest scale leaves free is enough for the others.
   for scale in sorted(scales, reverse=True):
@@ -110,12 +110,13 @@ def _mean(logits, size):
   strips = []
   for first in range(_STRIPS):
     part = slice(first * rows, (first + 1) * rows)
-    total = None
-    for x, mix in zip(logits, weights, strict=True):
-      if total is not None:
-        x = slim.after(x, total)
-      value = tf.nn.softmax(_resized_rows(x, mix[part], width))
-      total = value if total is None else total + value
+    total = utils.sum_in_turn(
+      lambda x, mix, part=part: tf.nn.softmax(
+        _resized_rows(x, mix[part], width)
+      ),
+      logits,
+      weights,
+    )
     strips.append(total / len(logits))
   return tf.concat(strips, axis=1)[:, :height]
 

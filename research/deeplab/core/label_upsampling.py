@@ -66,12 +66,9 @@ def _labels(passes, size):
     is_mixed |= also_mixed | (others != labels)
   # In a single pass this is so in blocks that are not mixed anyway.
   if len(passes) > 1:
-    least = None
-    for x, step in zip(passes, steps, strict=True):
-      if least is not None:
-        x = slim.after(x, least)
-      value = _least_probabilities(x, step, size, block)
-      least = value if least is None else least + value
+    least = utils.sum_in_turn(
+      lambda x, step: _least_probabilities(x, step, size, block), passes, steps
+    )
     is_sure = tf.reduce_max(least, axis=-1) > len(passes) / 2
     labels = tf.where(is_sure, tf.argmax(least, -1, tf.int32), labels)
     is_mixed &= ~is_sure
@@ -175,27 +172,30 @@ def _mixed_labels(passes, steps, blocks, block):
   # Pixels at the lower and right edges may come out beyond them, by rounding.
   passes = [_padded(x) for x in passes]
   count = -(-tf.shape(blocks)[0] // _PARTS)
-  labels = []
-  for i in range(_PARTS):
-    images, *places = tf.unstack(blocks[i * count : (i + 1) * count], 3, axis=1)
-    first = tf.cast(block * tf.stack(places, axis=1), tf.float32)
-    last = first + tf.cast(block - 1, tf.float32)
-    total = None
-    for x, step in zip(passes, steps, strict=True):
-      if total is not None:
-        x = slim.after(x, total)
-      whole = tf.cast(tf.shape(x)[1:3] - 1, tf.float32)
-      values = tf.raw_ops.CropAndResize(
-        image=x,
-        boxes=tf.concat([first * step / whole, last * step / whole], axis=1),
-        box_ind=images,
-        crop_size=[block, block],
-      )
-      if len(passes) > 1:
-        values = tf.nn.softmax(values)
-      total = values if total is None else total + values
-    labels.append(tf.argmax(total, -1, tf.int32))
-  return tf.concat(labels, axis=0)
+  parts = [blocks[i * count : (i + 1) * count] for i in range(_PARTS)]
+  return tf.concat(
+    [_best_classes(passes, steps, part, block) for part in parts], axis=0
+  )
+
+
+def _best_classes(passes, steps, blocks, block):
+  """`_mixed_labels` of some of the blocks, of padded logits."""
+  images, *places = tf.unstack(blocks, 3, axis=1)
+  first = tf.cast(block * tf.stack(places, axis=1), tf.float32)
+  last = first + tf.cast(block - 1, tf.float32)
+
+  def values(x, step):
+    whole = tf.cast(tf.shape(x)[1:3] - 1, tf.float32)
+    found = tf.raw_ops.CropAndResize(
+      image=x,
+      boxes=tf.concat([first * step / whole, last * step / whole], axis=1),
+      box_ind=images,
+      crop_size=[block, block],
+    )
+    return tf.nn.softmax(found) if len(passes) > 1 else found
+
+  total = utils.sum_in_turn(values, passes, steps)
+  return tf.argmax(total, -1, tf.int32)
 
 
 def _padded(values):

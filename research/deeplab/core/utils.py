@@ -102,6 +102,28 @@ def from_passes(fn, passes, size):
   return function_of_size(call, size, *passes)
 
 
+def sum_in_turn(fn, passes, *others):
+  """The sum of what a function makes of several passes.
+
+  One follows the other, so that there is never more than one in memory.
+
+  Args:
+    fn: function of a pass, and what else belongs to it, that returns a tensor.
+    passes: list of tensors.
+    *others: as many more lists; what they hold of a pass goes to `fn`, too.
+
+  Returns:
+    A tensor.
+  """
+  total = None
+  for x, *more in zip(passes, *others, strict=True):
+    if total is not None:
+      x = slim.after(x, total)
+    value = fn(x, *more)
+    total = value if total is None else total + value
+  return total
+
+
 @functools.cache
 def _traced(fn, count, classes):
   """`fn` of so many passes of any size."""
